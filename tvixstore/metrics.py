@@ -1,0 +1,103 @@
+"""What operators scrape: every metric that the package counts, under its fixed name.
+
+One `Metrics` belongs to one composition (its own registry), so that several can live in a process.
+Label children are bound once and kept: a call then costs well under a microsecond.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class NodeMeter:
+    """Calls of one node of the composition: how many, how they ended, how long, how much."""
+
+    def __init__(self, metrics: Metrics, service: str, node: str) -> None:
+        self._calls = metrics.node_calls
+        self._seconds = metrics.node_seconds
+        self._labels = (service, node)
+        self._bound_calls: dict[tuple[str, str], Counter] = {}
+        self._bound_seconds: dict[str, Histogram] = {}
+        self.bytes = metrics.node_bytes.labels(service, node)
+
+    def observe(self, call: str, outcome: str, seconds: float) -> None:
+        """One finished call; outcome: present, absent, unknown, rejected or cancelled."""
+        counter = self._bound_calls.get((call, outcome))
+        if counter is None:
+            counter = self._calls.labels(*self._labels, call, outcome)
+            self._bound_calls[call, outcome] = counter
+        counter.inc()
+        histogram = self._bound_seconds.get(call)
+        if histogram is None:
+            histogram = self._bound_seconds[call] = self._seconds.labels(*self._labels, call)
+        histogram.observe(seconds)
+
+
+class Metrics:
+    """The registry of one composition, with all of its metrics."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "tvixstore_requests",
+            "Requests answered at a front door",
+            ["front", "route", "status", "answer"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "tvixstore_request_seconds",
+            "Seconds from a request's arrival to its last byte",
+            ["front", "route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.response_bytes = Counter(
+            "tvixstore_response_bytes", "Body bytes sent", ["front"], registry=registry
+        )
+        self.node_calls = Counter(
+            "tvixstore_node_calls",
+            "Calls of a node; outcome: present, absent, unknown, rejected, cancelled",
+            ["service", "node", "call", "outcome"],
+            registry=registry,
+        )
+        self.node_seconds = Histogram(
+            "tvixstore_node_seconds",
+            "Seconds until a node answered",
+            ["service", "node", "call"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.node_bytes = Counter(
+            "tvixstore_node_bytes",
+            "Bytes that a node delivered",
+            ["service", "node"],
+            registry=registry,
+        )
+        self.upstream_up = Gauge(
+            "tvixstore_upstream_up",
+            "1 while an upstream answers, 0 while it does not",
+            ["node"],
+            registry=registry,
+        )
+        self.fills = Counter(
+            "tvixstore_fills",
+            "Finished fills; outcome: done, passed, failed, cancelled",
+            ["outcome"],
+            registry=registry,
+        )
+        self.fills_running = Gauge("tvixstore_fills_running", "Fills under way", registry=registry)
+        self.store_bytes = Gauge(
+            "tvixstore_store_bytes", "Bytes on disk, by kind", ["kind"], registry=registry
+        )
+        self.store_free_bytes = Gauge(
+            "tvixstore_store_free_bytes", "Bytes free on the state's file system", registry=registry
+        )
+        self.evictions = Counter("tvixstore_evictions", "Paths evicted", registry=registry)
+        self.build_info = Gauge(
+            "tvixstore_build_info", "Always 1", ["version", "python"], registry=registry
+        )
+
+    def node(self, service: str, node: str) -> NodeMeter:
+        return NodeMeter(self, service, node)
