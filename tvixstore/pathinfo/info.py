@@ -8,7 +8,7 @@ from tvixstore.castore import Node
 from tvixstore.nix import ContentAddress, Signature, StorePath
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """A narinfo's worth: everything but the content. `references` in the order listed."""
 
@@ -25,11 +25,11 @@ class Description:
         return self.nar_sha256 == other.nar_sha256 and self.nar_size == other.nar_size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PathInfo(Description):
     """A description with the root node that was verified to render to its NAR."""
 
-    node: Node = None  # type: ignore[assignment]  # fields with defaults come before it
+    node: Node
 
     @classmethod
     def of(cls, description: Description, node: Node) -> PathInfo:
