@@ -1,0 +1,46 @@
+"""A dict that forgets what was used longest ago, bounded by weight."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Lru(Generic[Key, Value]):
+    """Holds entries whose weights add up to at most `capacity`."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+        self._weight = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Key) -> Value | None:
+        """The value, which thereby counts as used, or `None`."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def put(self, key: Key, value: Value, weight: int = 1) -> None:
+        """Keeps `value` in place of what the key had; not at all if it is heavier than everything."""
+        self.discard(key)
+        if weight > self._capacity:
+            return
+        self._entries[key] = (value, weight)
+        self._weight += weight
+        while self._weight > self._capacity:
+            _, (_, dropped) = self._entries.popitem(last=False)
+            self._weight -= dropped
+
+    def discard(self, key: Key) -> None:
+        """Forgets the key, if it is there."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._weight -= entry[1]
