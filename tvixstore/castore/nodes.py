@@ -7,10 +7,12 @@ store path whose root it is, and is put into the wire form there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from tvixstore.castore.digest import Digest
 from tvixstore.errors import InvalidData
+
+if TYPE_CHECKING:
+    from tvixstore.castore.digest import Digest
 
 MAX_NAME_BYTES = 255
 MAX_TARGET_BYTES = 4095
@@ -24,6 +26,9 @@ class DirectoryNode:
     digest: Digest
     size: int
 
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+
 
 @dataclass(frozen=True, slots=True)
 class FileNode:
@@ -32,6 +37,9 @@ class FileNode:
     digest: Digest
     size: int
     executable: bool = False
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +66,8 @@ def check_name(name: bytes) -> None:
         raise InvalidData(f"name is {len(name)} bytes long, expected 1 to {MAX_NAME_BYTES}")
     if b"/" in name or b"\0" in name or name in (b".", b".."):
         raise InvalidData(f"name {name!r} is not allowed in a Directory")
+
+
+def _check_size(size: int) -> None:
+    if not 0 <= size <= MAX_SIZE:
+        raise InvalidData(f"size {size} is not an unsigned number of 64 bits")

@@ -1,0 +1,50 @@
+"""The canonical codec of Directory and Node messages (castore.v1), strict in both directions.
+
+What decodes encodes to the very same bytes, so a digest may be taken of either.
+"""
+
+from __future__ import annotations
+
+from tvixstore.castore.directory import Directory
+from tvixstore.castore.nodes import Node, check_name
+from tvixstore.castore.wire import Entry, encode_entry, take_entry
+from tvixstore.errors import InvalidData
+
+
+def encode_directory(directory: Directory) -> bytes:
+    return directory.wire
+
+
+def decode_directory(data: bytes) -> Directory:
+    """Raises `InvalidData` unless `data` is the canonical form of a valid Directory."""
+    lists: dict[int, list[Entry]] = {}
+    at = 0
+    try:
+        while at < len(data):
+            tag = data[at]
+            name, node, at = take_entry(data, at)
+            lists.setdefault(tag, []).append((name, node))
+    except IndexError:
+        raise InvalidData(f"Directory of {len(data)} bytes ends within an entry") from None
+    directory = Directory.of(entry for entries in lists.values() for entry in entries)
+    if directory.wire != data:
+        raise InvalidData("Directory's entries are not in canonical order")
+    return directory
+
+
+def encode_node(node: Node, name: bytes = b"") -> bytes:
+    """A Node message; without a name, which is left out, it is one for a root."""
+    return encode_entry(name, node)
+
+
+def decode_node(data: bytes) -> tuple[bytes, Node]:
+    """The name, which may be empty, and the node of a canonical Node message."""
+    try:
+        name, node, end = take_entry(data, 0)
+    except IndexError:
+        raise InvalidData(f"Node of {len(data)} bytes ends within its fields") from None
+    if end != len(data):
+        raise InvalidData(f"Node has {len(data) - end} bytes too many, or too few if negative")
+    if name:
+        check_name(name)
+    return name, node
