@@ -1,0 +1,278 @@
+"""Fills: one download at a time of each NAR, in a task of its own, with everybody following it.
+
+A fill belongs to the table, not to whoever asked first. It downloads into a spool, waiting for
+nobody; when the NAR has turned out right it is ingested from the spool (chunks, blobs, Directories)
+and its path info goes to whoever asked for it. Nothing of a failed or lying download is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from tvixstore import nar
+from tvixstore.castore import Node
+from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
+from tvixstore.log import Logger
+from tvixstore.metrics import Metrics
+from tvixstore.pathinfo.info import Description, PathInfo
+from tvixstore.pathinfo.nix.download import Download, Gone, NarSource
+from tvixstore.pathinfo.nix.trust import Proof
+from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy.spool import Spool, SpoolReader
+from tvixstore.pools import Pools
+from tvixstore.tree import Content
+
+# Nobody listens any more: finish if no more than this is missing, otherwise wait a little and stop.
+FINISH_BELOW = 64 << 20
+LINGER = 10.0
+
+log = Logger("tvixstore.pathinfo.nix.fill")
+
+
+class Admission(Protocol):
+    """Says whether the state takes so many bytes more."""
+
+    def admits(self, size: int) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a substituter asks the table to fill."""
+
+    source: NarSource
+    content: Content
+    proof: Proof | None = None
+    # Told once, when the download fails, by whose fault it is.
+    on_failure: Callable[[StoreError | Gone], None]
+
+    @property
+    def key(self) -> tuple[bytes, str]:
+        """Jobs with the same key share one fill: the NAR, and what else is to be proven of it."""
+        return (self.source.nar_sha256, "" if self.proof is None else self.source.store_path)
+
+
+class Fill:
+    """One NAR on its way in. Runs as a task of its table."""
+
+    def __init__(self, table: Fills, job: Job, *, keep: bool) -> None:
+        self.job = job
+        self.node: Node | None = None
+        self.error: StoreError | Gone | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.spool = Spool(table.directory, table.pools.files, on_idle=self.check_idle)
+        self._table = table
+        self._download = Download(job.source, self.spool, table.pools, table.verify_ahead)
+        self._into: dict[PathInfoService, Description] = {}
+        self._not_kept = "the store takes no more; free some space or raise max_size"
+        self._over = asyncio.Event()
+        self._waiting = 0
+        self._downloading = True
+        self._timer: asyncio.TimerHandle | None = None
+        if not keep:
+            self.spool.pass_through()
+
+    def put_into(self, service: PathInfoService | None, description: Description) -> None:
+        """Has the path info put into `service` when the content is in."""
+        if service is not None and not self._over.is_set():
+            self._into[service] = description
+
+    async def content(self) -> Node:
+        """Waits until the content is in, and returns its root; raises what went wrong."""
+        self._waiting += 1
+        try:
+            await self._over.wait()
+        finally:
+            self._waiting -= 1
+            self.check_idle()
+        if self.node is not None:
+            return self.node
+        if self.error is not None:
+            raise self.error
+        raise StorageFull(f"{self._where} could not be kept: {self._not_kept}")
+
+    def check_idle(self) -> None:
+        """Starts or stops the clock for a download that nobody follows."""
+        followed = self.spool.readers or self._waiting
+        if followed or not self._downloading:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None:
+            delay = 0.0 if self.spool.passing else LINGER
+            self._timer = asyncio.get_running_loop().call_later(delay, self._stop_if_idle)
+
+    def _stop_if_idle(self) -> None:
+        self._timer = None
+        missing = self.job.source.nar_size - self._download.received
+        worth_it = missing <= FINISH_BELOW and not self.spool.passing
+        followed = self.spool.readers or self._waiting
+        if self._downloading and not followed and not worth_it and self.task is not None:
+            self.task.cancel()
+
+    async def run(self) -> None:
+        """Downloads, verifies, ingests. Never raises: the outcome is in `node` and `error`."""
+        outcome = "failed"
+        try:
+            await self._fetch()
+            outcome = await self._ingest()
+        except Gone as error:
+            self._fail(Unavailable(f"{self._where} is gone"), error)
+        except StoreError as error:
+            self._fail(error, error)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            self.error = Unavailable(f"{self._where}: the download was stopped")
+            self.spool.fail(self.error)
+            raise
+        except Exception as error:
+            log.error("fill.crashed", exc_info=error, key=self.job.source.store_path)
+            self._fail(Unavailable(f"{self._where}: internal error, see the log"), None)
+        finally:
+            self._downloading = False
+            self.check_idle()
+            self._table.forget(self)
+            self._table.metrics.fills.labels(outcome).inc()
+            self._over.set()
+            await self.spool.release()
+
+    @property
+    def _where(self) -> str:
+        return f"{self.job.source.upstream.name}: NAR of {self.job.source.store_path}"
+
+    async def _fetch(self) -> None:
+        async with self._table.downloads:
+            await self._download.run()
+        self._downloading = False
+        self.check_idle()
+        if self.job.proof is not None:
+            if not self.spool.whole:
+                raise StorageFull(
+                    f"{self._where} is content-addressed and unsigned: it cannot be checked "
+                    "without room to keep it; free some space or raise max_size"
+                )
+            await self._table.pools.cpu.run(self.job.proof, self.spool.pieces())
+        self.spool.finish()
+
+    async def _ingest(self) -> str:
+        if self.spool.passing:
+            return "passed"
+        try:
+            async with self.spool.open_reader() as reader:
+                self.node = await nar.ingest(self.job.content, reader, pools=self._table.pools)
+        except (CorruptData, InvalidData) as error:
+            # The NAR is what was promised, and is no NAR: the upstream's fault, not the state's.
+            raise CorruptData(f"{self._where} cannot be unpacked: {error}") from error
+        except (Unavailable, OSError) as error:
+            self._not_kept = str(error)
+            self._table.keep_failed(self._where, error)
+            return "passed"
+        # More may ask for it meanwhile, so the table of takers is looked at anew each time.
+        while self._into:
+            service, description = self._into.popitem()
+            try:
+                await service.put(PathInfo.of(description, self.node))
+            except (StoreError, OSError) as error:
+                self._table.keep_failed(self._where, error)
+                return "passed"
+        self._table.keep_worked()
+        return "done"
+
+    def settle(self) -> None:
+        """Lets nobody wait for a task that was cancelled before its first step."""
+        if not self._over.is_set():
+            self.error = Unavailable(f"{self._where}: the download was stopped")
+            self.spool.fail(self.error)
+            self._over.set()
+
+    def _fail(self, shown: StoreError, error: StoreError | Gone | None) -> None:
+        self.error = error or shown
+        self.spool.fail(shown)
+        reason = f"{self._where} is gone" if isinstance(error, Gone) else str(shown)
+        log.warning(
+            "fill.failed",
+            node=self.job.source.upstream.name,
+            key=self.job.source.store_path,
+            bytes=self._download.received,
+            reason=reason,
+        )
+        if error is not None:
+            self.job.on_failure(error)
+
+
+@dataclass(eq=False)
+class Fills:
+    """The table of all fills of a composition; `aclose` cancels them."""
+
+    directory: Path
+    pools: Pools
+    metrics: Metrics
+    admission: Admission | None = None
+    max_downloads: int = 32
+    verify_ahead: int = 1 << 20
+    downloads: asyncio.Semaphore = field(init=False)
+    _running: dict[tuple[bytes, str], Fill] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _keeping: bool = True
+
+    def __post_init__(self) -> None:
+        self.downloads = asyncio.Semaphore(self.max_downloads)
+
+    def running(self, job: Job) -> Fill | None:
+        """The fill of the same NAR that is under way, if it can still succeed."""
+        fill = self._running.get(job.key)
+        return fill if fill is not None and fill.error is None else None
+
+    def start(self, job: Job, *, shared: bool = True) -> Fill:
+        """A new fill. One that is not `shared` only passes through, for its single reader."""
+        fill = Fill(self, job, keep=shared and self.admits(job))
+        if shared:
+            self._running[job.key] = fill
+        # Its own context: a caller's deadline is not the download's.
+        fill.task = asyncio.get_running_loop().create_task(
+            fill.run(), name=f"fill {job.source.store_path}", context=contextvars.Context()
+        )
+        self._tasks.add(fill.task)
+        fill.task.add_done_callback(lambda task: self._ended(fill, task))
+        self.metrics.fills_running.inc()
+        return fill
+
+    def admits(self, job: Job) -> bool:
+        """Whether what the job brings could be kept now."""
+        return self.admission is None or self.admission.admits(job.source.nar_size)
+
+    def forget(self, fill: Fill) -> None:
+        """Takes a fill that is over out of the table."""
+        if self._running.get(fill.job.key) is fill:
+            del self._running[fill.job.key]
+
+    def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.metrics.fills_running.dec()
+        self.forget(fill)
+        fill.settle()
+
+    def keep_failed(self, where: str, error: Exception) -> None:
+        """What was fetched could not be kept; said once until it works again."""
+        if self._keeping:
+            self._keeping = False
+            log.error(
+                "store.passing",
+                reason=f"{where} could not be kept: {error}; clients are served without keeping",
+            )
+
+    def keep_worked(self) -> None:
+        if not self._keeping:
+            self._keeping = True
+            log.info("store.keeping", reason="fills are kept again")
+
+    async def aclose(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+

@@ -1,0 +1,48 @@
+"""The NAR that a fill brings, as a stream that survives a spool without room."""
+
+from __future__ import annotations
+
+from tvixstore.log import Logger
+from tvixstore.pathinfo.nix.fill import Fill, Fills
+from tvixstore.policy.spool import Overrun, SpoolReader
+from tvixstore.streams import ByteStream
+
+log = Logger("tvixstore.pathinfo.nix.stream")
+
+
+class NarStream(ByteStream):
+    """Follows a fill. Left behind by one that only passes, it downloads the rest for itself."""
+
+    def __init__(self, fills: Fills, fill: Fill, offset: int, length: int | None) -> None:
+        self._fills = fills
+        self._job = fill.job
+        self._end = None if length is None else offset + length
+        self._reader = fill.spool.open_reader(offset, length)
+
+    async def ready(self) -> None:
+        """Waits for the first byte; raises what broke the fill."""
+        await self._reader.ready()
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._reader.__anext__()
+        except Overrun:
+            await self._download_alone()
+            return await self._reader.__anext__()
+
+    async def aclose(self) -> None:
+        await self._reader.aclose()
+
+    async def _download_alone(self) -> None:
+        behind = self._reader
+        length = None if self._end is None else self._end - behind.position
+        fill = self._fills.start(self._job, shared=False)
+        self._reader: SpoolReader = fill.spool.open_reader(behind.position, length)
+        log.info(
+            "fill.again",
+            node=self._job.source.upstream.name,
+            key=self._job.source.store_path,
+            bytes=behind.position,
+            reason="a reader fell behind while the store takes nothing; it downloads for itself",
+        )
+        await behind.aclose()

@@ -1,0 +1,229 @@
+"""A Nix binary cache as a path-info service: the substituter.
+
+`describe` costs one narinfo, which is remembered on disk for its TTL; `open_nar` and `get` fill (see
+`fill.py`). A narinfo that cannot be trusted, or a NAR that turns out wrong, means that this member
+failed for that path: it is set aside for a while, and nothing of what it said is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tvixstore.errors import CorruptData, InvalidData, ReadOnly, StorageFull, StoreError, Unsupported
+from tvixstore.log import Logger
+from tvixstore.nix import KeyRing, NarInfo, nixbase32
+from tvixstore.pathinfo.info import Description, PathInfo
+from tvixstore.pathinfo.nix.download import Gone, NarSource
+from tvixstore.pathinfo.nix.fill import Fill, Fills, Job
+from tvixstore.pathinfo.nix.stream import NarStream
+from tvixstore.pathinfo.nix.trust import Proof, judge
+from tvixstore.pathinfo.nix.upstream import Upstream
+from tvixstore.pathinfo.remembered import ABSENT, RememberedAnswers
+from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy.lru import Lru
+from tvixstore.policy.single_flight import SingleFlight
+from tvixstore.policy.ttl import TtlMap
+from tvixstore.streams import ByteStream
+from tvixstore.tree import Content
+
+Followed = TypeVar("Followed")
+
+# How long an upstream that lied about a path is not asked for it again, in seconds.
+SET_ASIDE = 60.0
+PARSED = 4096
+
+log = Logger("tvixstore.pathinfo.nix")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A narinfo that was believed, and the text that it was read from."""
+
+    text: str
+    narinfo: NarInfo
+    description: Description
+    proof: Proof | None
+
+
+@dataclass(eq=False)
+class NixPathInfoService(PathInfoService):
+    """`upstream`, read through: what it serves is verified, and ingested into `content`."""
+
+    upstream: Upstream
+    content: Content
+    fills: Fills
+    remembered: RememberedAnswers
+    # Names this upstream in `remembered`; at most 16 bytes.
+    key: bytes
+    # Who may sign; `None` trusts whatever the upstream says.
+    keys: KeyRing | None
+    narinfo_ttl: float = 3600.0
+    negative_ttl: float = 60.0
+    retries: int = 2
+    _parsed: Lru[bytes, _Known] = field(default_factory=lambda: Lru(PARSED), repr=False)
+    _aside: TtlMap[bytes, str] = field(default_factory=lambda: TtlMap(10_000), repr=False)
+    _asking: SingleFlight[bytes, _Known | None] = field(default_factory=SingleFlight, repr=False)
+
+    def __repr__(self) -> str:
+        return f"nix {self.upstream!r}"
+
+    async def describe(
+        self, path_hash: bytes, nar_sha256: bytes | None = None
+    ) -> Description | None:
+        known = await self._find(path_hash)
+        if known is None or nar_sha256 not in (None, known.description.nar_sha256):
+            return None
+        return known.description
+
+    async def get(self, path_hash: bytes) -> PathInfo | None:
+        known = await self._find(path_hash)
+        if known is None:
+            return None
+        if not self.fills.admits(self._job(known)):
+            raise StorageFull(
+                f"{known.narinfo.store_path} cannot be fetched into the store: it takes no more; "
+                "free some space or raise max_size"
+            )
+        node = await self._follow(known, Fill.content)
+        return None if node is None else PathInfo.of(known.description, node)
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int = 0,
+        length: int | None = None,
+        into: PathInfoService | None = None,
+    ) -> ByteStream | None:
+        known = await self._find(description.store_path.hash)
+        if known is None or not known.description.same_nar(description):
+            return None
+        own = known.description
+
+        async def open_stream(fill: Fill) -> ByteStream:
+            fill.put_into(into, own)
+            stream = NarStream(self.fills, fill, offset, length)
+            try:
+                await stream.ready()
+            except BaseException:
+                await stream.aclose()
+                if isinstance(fill.error, Gone):
+                    raise fill.error from None
+                raise
+            return stream
+
+        return await self._follow(known, open_stream)
+
+    async def put(self, info: PathInfo) -> PathInfo:
+        raise ReadOnly(f"{self.upstream.name} is a substituter: it takes no writes")
+
+    def list(self) -> AsyncGenerator[PathInfo, None]:
+        raise Unsupported(f"{self.upstream.name} is a binary cache: it cannot be listed")
+
+    async def aclose(self) -> None:
+        await self._asking.aclose()
+
+    async def _find(self, path_hash: bytes) -> _Known | None:
+        """What this upstream says of the path, from memory, from disk or by asking it."""
+        if (reason := self._aside.get(path_hash)) is not None:
+            raise CorruptData(reason)
+        answer = await self.remembered.get(self.key, path_hash)
+        if answer is ABSENT:
+            return None
+        if isinstance(answer, str):
+            try:
+                return self._believe(path_hash, answer)
+            except CorruptData:
+                # The keys have changed since it was remembered; perhaps its signatures did too.
+                self.remembered.forget(self.key, path_hash)
+        return await self._asking.run(path_hash, lambda: self._ask(path_hash))
+
+    async def _ask(self, path_hash: bytes) -> _Known | None:
+        text = await self.upstream.narinfo(path_hash)
+        await self.upstream.check_store_dir()
+        if text is None:
+            self.remembered.remember(self.key, path_hash, None, self.negative_ttl)
+            return None
+        known = self._believe(path_hash, text)
+        self.remembered.remember(self.key, path_hash, text, self.narinfo_ttl)
+        return known
+
+    def _believe(self, path_hash: bytes, text: str) -> _Known:
+        """The narinfo in `text`, if it parses, is of that path and can be trusted."""
+        known = self._parsed.get(path_hash)
+        if known is not None and known.text == text:
+            return known
+        try:
+            narinfo = NarInfo.parse(text)
+        except InvalidData as error:
+            digits = nixbase32.encode(path_hash)
+            raise CorruptData(f"{self.upstream.name}: {digits}.narinfo: {error}") from error
+        if narinfo.store_path.hash != path_hash:
+            digits = nixbase32.encode(path_hash)
+            raise CorruptData(
+                f"{self.upstream.name}: {digits}.narinfo is of another path, {narinfo.store_path}"
+            )
+        try:
+            proof = judge(narinfo, self.keys)
+        except CorruptData as error:
+            raise CorruptData(f"{self.upstream.name}: {error}") from error
+        known = _Known(text, narinfo, _describe(narinfo), proof)
+        self._parsed.put(path_hash, known)
+        return known
+
+    def _job(self, known: _Known) -> Job:
+        narinfo = known.narinfo
+        source = NarSource(
+            upstream=self.upstream,
+            store_path=str(narinfo.store_path),
+            url=narinfo.url,
+            compression=narinfo.compression,
+            nar_sha256=narinfo.nar_sha256,
+            nar_size=narinfo.nar_size,
+            retries=self.retries,
+        )
+        return Job(
+            source=source,
+            content=self.content,
+            proof=known.proof,
+            on_failure=lambda error: self._failed(narinfo.store_path.hash, error),
+        )
+
+    async def _follow(
+        self, known: _Known, follow: Callable[[Fill], Awaitable[Followed]]
+    ) -> Followed | None:
+        """Follows the fill of that NAR, one under way if there is; `None` if the NAR is gone."""
+        job = self._job(known)
+        fill = self.fills.running(job)
+        if fill is not None and fill.job.source.upstream is not self.upstream:
+            try:
+                return await follow(fill)
+            except (StoreError, Gone) as error:
+                log.debug("fill.joined", node=self.upstream.name, reason=str(error))
+        fill = self.fills.running(job) or self.fills.start(job)
+        try:
+            return await follow(fill)
+        except Gone:
+            return None
+
+    def _failed(self, path_hash: bytes, error: StoreError | Gone) -> None:
+        """Draws the consequence of a fill that failed."""
+        self._parsed.pop(path_hash)
+        if isinstance(error, Gone):
+            self.remembered.remember(self.key, path_hash, None, self.negative_ttl)
+        elif isinstance(error, CorruptData):
+            self.remembered.forget(self.key, path_hash)
+            self._aside.put(path_hash, f"{error} (not asked again for {SET_ASIDE:.0f} s)", SET_ASIDE)
+
+
+def _describe(narinfo: NarInfo) -> Description:
+    return Description(
+        store_path=narinfo.store_path,
+        nar_sha256=narinfo.nar_sha256,
+        nar_size=narinfo.nar_size,
+        references=narinfo.references,
+        signatures=narinfo.signatures,
+        deriver=narinfo.deriver,
+        ca=narinfo.ca,
+    )

@@ -1,0 +1,101 @@
+"""Whether a narinfo is to be believed: by a trusted signature, or by its own content address."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from tvixstore.errors import CorruptData, InvalidData
+from tvixstore.nar import Contents, NarReader, Regular
+from tvixstore.nix import ContentAddress, KeyRing, NarInfo, hash_modulo
+
+# Checks content beyond its NAR hash, piece by piece, in a thread; raises `CorruptData`.
+Proof = Callable[[Iterable[bytes]], None]
+
+
+def judge(narinfo: NarInfo, keys: KeyRing | None) -> Proof | None:
+    """Raises `CorruptData` unless `narinfo` can be trusted; `keys` of `None` trusts everything.
+
+    A content-addressed path needs no signature, but then its content has to hash to the address:
+    what comes back proves that, where the NAR hash alone does not.
+    """
+    if keys is None:
+        return None
+    signer = keys.signer(
+        narinfo.store_path,
+        narinfo.nar_sha256,
+        narinfo.nar_size,
+        narinfo.references,
+        narinfo.signatures,
+    )
+    if signer is not None:
+        return None
+    if narinfo.ca is None:
+        raise CorruptData(f"{narinfo.store_path} has {_unsigned(narinfo)}")
+    return _judge_content_address(narinfo, narinfo.ca)
+
+
+def _judge_content_address(narinfo: NarInfo, address: ContentAddress) -> Proof | None:
+    path = narinfo.store_path
+    refers_to_itself = path in narinfo.references
+    others = [reference for reference in narinfo.references if reference != path]
+    try:
+        follows = address.store_path(path.name, others, self_reference=refers_to_itself)
+    except InvalidData as error:
+        raise CorruptData(f"{path} has {_unsigned(narinfo)}, and {error}") from error
+    if follows != path:
+        raise CorruptData(f"{path} has {_unsigned(narinfo)}, and its CA {address} is of {follows}")
+    if address.method == "recursive" and address.hash.algorithm == "sha256":
+        if refers_to_itself:
+            return partial(_check_modulo, narinfo, address)
+        if address.hash.digest != narinfo.nar_sha256:
+            raise CorruptData(f"{path} has {_unsigned(narinfo)}, and its CA is not its NAR hash")
+        return None
+    if address.method == "recursive":
+        return partial(_check_nar, narinfo, address)
+    return partial(_check_file, narinfo, address)
+
+
+def _unsigned(narinfo: NarInfo) -> str:
+    names = sorted({signature.name for signature in narinfo.signatures})
+    return f"no trusted signature ({', '.join(names) if names else 'none at all'})"
+
+
+def _check_modulo(narinfo: NarInfo, address: ContentAddress, pieces: Iterable[bytes]) -> None:
+    digest = hash_modulo(pieces, narinfo.store_path.digits.encode())
+    _compare(narinfo, address, digest)
+
+
+def _check_nar(narinfo: NarInfo, address: ContentAddress, pieces: Iterable[bytes]) -> None:
+    hasher = hashlib.new(address.hash.algorithm)
+    for piece in pieces:
+        hasher.update(piece)
+    _compare(narinfo, address, hasher.digest())
+
+
+def _check_file(narinfo: NarInfo, address: ContentAddress, pieces: Iterable[bytes]) -> None:
+    hasher = hashlib.new(address.hash.algorithm)
+    reader = NarReader()
+    regular = False
+    try:
+        for piece in pieces:
+            for event in reader.feed(piece):
+                if isinstance(event, Regular):
+                    regular = not event.executable
+                elif isinstance(event, Contents):
+                    hasher.update(event.data)
+                else:
+                    regular = False
+    except InvalidData as error:
+        raise CorruptData(f"{narinfo.store_path} has a NAR that is none: {error}") from error
+    if not regular:
+        raise CorruptData(f"{narinfo.store_path} is flat by its CA, and no plain file")
+    _compare(narinfo, address, hasher.digest())
+
+
+def _compare(narinfo: NarInfo, address: ContentAddress, digest: bytes) -> None:
+    if digest != address.hash.digest:
+        raise CorruptData(
+            f"{narinfo.store_path} is unsigned, and its content does not hash to its CA {address}"
+        )
