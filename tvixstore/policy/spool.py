@@ -17,12 +17,16 @@ import asyncio
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tvixstore.errors import StoreError, Unavailable
-from tvixstore.pools import Pool
 from tvixstore.streams import ByteStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tvixstore.pools import Pool
 
 MEMORY = 1 << 20
 WINDOW = 4 << 20

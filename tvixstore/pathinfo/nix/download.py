@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tvixstore.pathinfo.nix.decompress import Decoder, decoder
+from tvixstore.pathinfo.nix.upstream import Body, Resume, Upstream
 
 from tvixstore.errors import CorruptData, InvalidData, Unavailable, Unsupported
 from tvixstore.log import Logger
-from tvixstore.pathinfo.nix.decompress import Decoder, decoder
-from tvixstore.pathinfo.nix.upstream import Body, Resume, Upstream
-from tvixstore.policy.spool import Spool
-from tvixstore.pools import Pools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tvixstore.policy.spool import Spool
+    from tvixstore.pools import Pools
 
 # How much one hop to the CPU pool puts out, at least, before readers hear of it.
 SLICE = 1 << 20

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tvixstore import nar
-from tvixstore.castore import Node
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
 from tvixstore.log import Logger
-from tvixstore.metrics import Metrics
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Download, Gone, NarSource
-from tvixstore.pathinfo.nix.trust import Proof
-from tvixstore.pathinfo.service import PathInfoService
-from tvixstore.policy.spool import Spool, SpoolReader
-from tvixstore.pools import Pools
-from tvixstore.tree import Content
+from tvixstore.policy.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tvixstore.castore import Node
+    from tvixstore.metrics import Metrics
+    from tvixstore.pathinfo.nix.trust import Proof
+    from tvixstore.pathinfo.service import PathInfoService
+    from tvixstore.pools import Pools
+    from tvixstore.tree import Content
 
 # Nobody listens any more: finish if no more than this is missing, otherwise wait a little and stop.
 FINISH_BELOW = 64 << 20
@@ -275,4 +278,3 @@ class Fills:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-

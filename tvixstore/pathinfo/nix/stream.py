@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tvixstore.log import Logger
-from tvixstore.pathinfo.nix.fill import Fill, Fills
 from tvixstore.policy.spool import Overrun, SpoolReader
 from tvixstore.streams import ByteStream
+
+if TYPE_CHECKING:
+    from tvixstore.pathinfo.nix.fill import Fill, Fills
 
 log = Logger("tvixstore.pathinfo.nix.stream")
 

@@ -1,17 +1,27 @@
 """A Nix binary cache as a path-info service: the substituter.
 
-`describe` costs one narinfo, which is remembered on disk for its TTL; `open_nar` and `get` fill (see
-`fill.py`). A narinfo that cannot be trusted, or a NAR that turns out wrong, means that this member
+`describe` costs one narinfo, which is remembered on disk for its TTL; `open_nar` and `get` fill, see
+`fill.py`. A narinfo that cannot be trusted, or a NAR that turns out wrong, means that this member
 failed for that path: it is set aside for a while, and nothing of what it said is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tvixstore.errors import CorruptData, InvalidData, ReadOnly, StorageFull, StoreError, Unsupported
+from tvixstore.pathinfo.remembered import ABSENT, RememberedAnswers
+from tvixstore.policy.single_flight import SingleFlight
+from tvixstore.policy.ttl import TtlMap
+
+from tvixstore.errors import (
+    CorruptData,
+    InvalidData,
+    ReadOnly,
+    StorageFull,
+    StoreError,
+    Unsupported,
+)
 from tvixstore.log import Logger
 from tvixstore.nix import KeyRing, NarInfo, nixbase32
 from tvixstore.pathinfo.info import Description, PathInfo
@@ -19,14 +29,16 @@ from tvixstore.pathinfo.nix.download import Gone, NarSource
 from tvixstore.pathinfo.nix.fill import Fill, Fills, Job
 from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.trust import Proof, judge
-from tvixstore.pathinfo.nix.upstream import Upstream
-from tvixstore.pathinfo.remembered import ABSENT, RememberedAnswers
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.lru import Lru
-from tvixstore.policy.single_flight import SingleFlight
-from tvixstore.policy.ttl import TtlMap
-from tvixstore.streams import ByteStream
-from tvixstore.tree import Content
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from tvixstore.pathinfo.nix.upstream import Upstream
+
+    from tvixstore.streams import ByteStream
+    from tvixstore.tree import Content
 
 Followed = TypeVar("Followed")
 
@@ -209,12 +221,14 @@ class NixPathInfoService(PathInfoService):
 
     def _failed(self, path_hash: bytes, error: StoreError | Gone) -> None:
         """Draws the consequence of a fill that failed."""
-        self._parsed.pop(path_hash)
+        self._parsed.discard(path_hash)
         if isinstance(error, Gone):
             self.remembered.remember(self.key, path_hash, None, self.negative_ttl)
         elif isinstance(error, CorruptData):
             self.remembered.forget(self.key, path_hash)
-            self._aside.put(path_hash, f"{error} (not asked again for {SET_ASIDE:.0f} s)", SET_ASIDE)
+            self._aside.put(
+                path_hash, f"{error} (not asked again for {SET_ASIDE:.0f} s)", SET_ASIDE
+            )
 
 
 def _describe(narinfo: NarInfo) -> Description:
