@@ -51,5 +51,19 @@ class StorePath:
     def base_name(self) -> str:
         return f"{self.digits}-{self.name}"
 
+    def order(self) -> tuple[bytes, str]:
+        """The key that sorts as Nix does, by base name: digits begin with the last byte."""
+        return self.hash[::-1], self.name
+
     def __str__(self) -> str:
         return f"{STORE_DIR}/{self.base_name}"
+
+
+def check_new_name(name: str) -> None:
+    """Raises `InvalidData` unless a path may be made under `name`.
+
+    That is stricter than what is read: later Nix refuses `.`, `..`, `.-…` and `..-…`, which are
+    out there all the same.
+    """
+    if not _NAME.fullmatch(name) or name.split("-", 1)[0] in (".", ".."):
+        raise InvalidData(f"{name!r} is not a name for a new store path")

@@ -1,0 +1,23 @@
+"""Nix's formats: hashes, store paths, content addresses, narinfos and signatures. Pure."""
+
+from tvixstore.nix import nixbase32
+from tvixstore.nix.content_address import ContentAddress, hash_modulo
+from tvixstore.nix.hashes import NixHash
+from tvixstore.nix.narinfo import NarInfo
+from tvixstore.nix.signature import KeyRing, PublicKey, SecretKey, Signature, fingerprint
+from tvixstore.nix.store_path import STORE_DIR, StorePath
+
+__all__ = [
+    "STORE_DIR",
+    "ContentAddress",
+    "KeyRing",
+    "NarInfo",
+    "NixHash",
+    "PublicKey",
+    "SecretKey",
+    "Signature",
+    "StorePath",
+    "fingerprint",
+    "hash_modulo",
+    "nixbase32",
+]
