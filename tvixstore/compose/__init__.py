@@ -1,0 +1,25 @@
+"""Compositions: a TOML file, checked, lowered to a graph of nodes, and built.
+
+Only `tvixstore.compose.build` knows the concrete services. It is not re-exported here, so that
+checking and showing a file stay quick: they import no HTTP, and no engine.
+"""
+
+from tvixstore.compose.graph import Graph
+from tvixstore.compose.lint import lint
+from tvixstore.compose.load import load_file, load_text
+from tvixstore.compose.lower import lower
+from tvixstore.compose.mistakes import Mistake
+from tvixstore.compose.model import Config, Daemon
+from tvixstore.compose.show import show
+
+__all__ = [
+    "Config",
+    "Daemon",
+    "Graph",
+    "Mistake",
+    "lint",
+    "load_file",
+    "load_text",
+    "lower",
+    "show",
+]

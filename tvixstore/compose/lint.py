@@ -1,0 +1,56 @@
+"""Compose files that are legal, and probably not what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from tvixstore.compose.mistakes import Mistake
+from tvixstore.compose.model import Config, Substituter
+from tvixstore.compose.values import format_duration, is_loopback
+
+
+def lint(config: Config) -> list[Mistake]:
+    """What to warn of. Nothing of it keeps a daemon from starting."""
+    return [*_lint_daemon(config), *_lint_substituters(config)]
+
+
+def _lint_daemon(config: Config) -> Iterator[Mistake]:
+    if config.daemon.http.kind == "off":
+        yield Mistake("[daemon]", "http", "is off, and this version serves nothing else")
+
+
+def _lint_substituters(config: Config) -> Iterator[Mistake]:
+    enabled = [substituter for substituter in config.substituters if substituter.enabled]
+    if config.substituters and not enabled:
+        yield Mistake("[[substituters]]", "enabled", "is false for all: only the store is asked")
+    if enabled and all(substituter.optional for substituter in enabled):
+        yield Mistake(
+            "[[substituters]]",
+            "optional",
+            "is true for all: with all of them down, lookups fail as if none were",
+        )
+    for number, substituter in enumerate(config.substituters, 1):
+        label = f"[[substituters]] #{number} ({substituter.name})"
+        if substituter.enabled:
+            for key, text in _lint_substituter(config, substituter):
+                yield Mistake(label, key, text)
+
+
+def _lint_substituter(config: Config, substituter: Substituter) -> Iterator[tuple[str, str]]:
+    parts = urlsplit(substituter.url)
+    exposed = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    if substituter.unsigned:
+        yield "unsigned", "whoever runs this cache decides what is in the paths it has"
+        if exposed:
+            yield "url", "is plain http and unsigned: anybody on the way can replace what it has"
+    if exposed and (parts.username is not None or substituter.token_file or substituter.netrc_file):
+        yield "url", "is plain http: its credentials can be read by anybody on the way"
+    for key in ("netrc_file", "token_file", "ca_file"):
+        path = getattr(substituter, key)
+        if path is not None and not path.is_file():
+            yield key, f"{path} is not a file on this machine"
+    if substituter.timeout >= config.daemon.lookup_timeout and substituter.retries > 0:
+        attempt = format_duration(substituter.timeout)
+        lookup = format_duration(config.daemon.lookup_timeout)
+        yield "timeout", f"{attempt} leaves a lookup_timeout of {lookup} no second attempt"

@@ -1,0 +1,240 @@
+"""What may stand in a compose file's short form: one model a section, one field a key.
+
+A model checks a key at a time; what two keys have to do with each other is in `load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationInfo,
+)
+
+from tvixstore.compose.values import (
+    Address,
+    format_duration,
+    format_size,
+    parse_address,
+    parse_duration,
+    parse_name,
+    parse_path,
+    parse_size,
+    quote,
+    split_url,
+)
+from tvixstore.errors import InvalidData
+from tvixstore.nix import PublicKey
+
+# The version that a schema is for says which of the documented keys it takes.
+LATER = "is not yet supported in this version"
+
+
+def _folder(info: ValidationInfo) -> Path:
+    return Path((info.context or {}).get("folder", "."))
+
+
+def _address(value: object, info: ValidationInfo) -> Address:
+    return value if isinstance(value, Address) else parse_address(value, _folder(info))
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    return _folder(info) / value if isinstance(value, Path) else parse_path(value, _folder(info))
+
+
+def _duration(value: object) -> float:
+    return value if isinstance(value, float) else parse_duration(value)
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be more than nothing")
+    return value
+
+
+def _hedge(value: object) -> float:
+    if isinstance(value, str) and value.startswith("p") and value[1:].isdecimal():
+        raise ValueError(f'{quote(value)} {LATER}: write a duration, "0s" for all at once')
+    return _duration(value)
+
+
+def _public_key(value: object) -> PublicKey:
+    if isinstance(value, PublicKey):
+        return value
+    example = 'write "name:base64", as in nix.conf\'s trusted-public-keys'
+    if not isinstance(value, str):
+        raise ValueError(f"{quote(value)} is not a public key: {example}")
+    try:
+        return PublicKey.parse(value)
+    except InvalidData as error:
+        name, _, rest = value.partition(":")
+        if len(rest) > 80:
+            # A secret key begins like a public one, and must not end up in a log.
+            raise ValueError(f'"{name}:…" is too long for a public key: {example}') from None
+        raise ValueError(f"{quote(value)} is not a public key ({error}): {example}") from None
+
+
+def _url_of(schemes: tuple[str, ...], later: tuple[str, ...] = ()) -> Callable[[object], str]:
+    """A validator of URLs with one of `schemes`, that knows which others come `later`."""
+    example = " or ".join(f'"{scheme}://…"' for scheme in schemes)
+
+    def check(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{quote(value)} is not a URL: write {example}")
+        parts = split_url(value)
+        if parts.scheme in later or any(parts.scheme.startswith(f"{name}+") for name in later):
+            raise ValueError(f'the scheme "{parts.scheme}" {LATER}: write {example}')
+        if parts.scheme not in schemes or not value[len(parts.scheme) :].startswith("://"):
+            raise ValueError(f"{quote(value)} is not a URL that this takes: write {example}")
+        if parts.query or parts.fragment:
+            raise ValueError(
+                f"{quote(value)} has a query or a fragment: "
+                "settings such as the priority are keys of their own here"
+            )
+        if parts.scheme == "file":
+            if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+                raise ValueError(f'{quote(value)} names no folder: write "file:///absolute/path"')
+        elif not parts.hostname:
+            raise ValueError(f"{quote(value)} names no host: write {example}")
+        return value
+
+    return check
+
+
+# Serialized, a value is what one would have written: `model_dump(mode="json")` could be a file.
+Duration = Annotated[float, BeforeValidator(_duration), PlainSerializer(format_duration)]
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
+HedgeDelay = Annotated[float, BeforeValidator(_hedge), PlainSerializer(format_duration)]
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size)]
+ListenAddress = Annotated[InstanceOf[Address], BeforeValidator(_address), PlainSerializer(str)]
+ConfigPath = Annotated[Path, BeforeValidator(_path)]
+Key = Annotated[InstanceOf[PublicKey], BeforeValidator(_public_key), PlainSerializer(str)]
+Keys = Annotated[tuple[Key, ...], Field(strict=False)]
+NodeName = Annotated[str, BeforeValidator(parse_name)]
+SubstituterUrl = Annotated[
+    str, BeforeValidator(_url_of(("http", "https", "file"), later=("grpc", "s3")))
+]
+ProxyUrl = Annotated[str, BeforeValidator(_url_of(("http", "https")))]
+PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """A table of a compose file, or a node's. Unknown keys are mistakes."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True
+    )
+
+    # Keys that are documented, and that this version does not have yet.
+    later: ClassVar[frozenset[str]] = frozenset()
+
+
+class Daemon(Section):
+    """`[daemon]`: the listeners, and what concerns all substituters together."""
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {
+            "writes",
+            "directory_sizes",
+            "tls_cert",
+            "tls_key",
+            "client_ca",
+            "tokens_file",
+            "anonymous_read",
+            "require_signature",
+            "sign_with",
+            "nar_compression",
+            "offline",
+        }
+    )
+
+    grpc: ListenAddress = Address("tcp", "127.0.0.1", 8000)
+    http: ListenAddress = Address("tcp", "127.0.0.1", 9000)
+    state: ConfigPath = Field(Path("state"), validate_default=True)
+    # What our own nix-cache-info says; lower is asked first.
+    priority: Annotated[int, Field(ge=0, le=1 << 31)] = 30
+    public_keys: Keys = ()
+    # Bounds one narinfo over all members and classes.
+    lookup_timeout: PositiveDuration = 10.0
+    hedge: HedgeDelay = 0.0
+    narinfo_ttl: Duration = 3600.0
+    negative_ttl: Duration = 60.0
+    verify_ahead: Size = 1 << 20
+    max_downloads: PositiveCount = 32
+    drain_timeout: Duration = 10.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    access_log: bool = False
+
+
+class Store(Section):
+    """`[store]`: the local store of the short form."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"max_age"})
+
+    # Full is a normal state: fills then pass through.
+    max_size: Size | None = None
+    min_free: Size = 1 << 30
+    # The average; the chunker's bounds follow from it.
+    chunk_size: Annotated[Size, Field(ge=4096, le=16 << 20)] = 256 << 10
+    compression: Literal["auto", "none"] = "auto"
+    durability: Literal["power", "process"] = "power"
+
+
+class Connection(Section):
+    """How an upstream is reached: the keys that a substituter and a `nix` node share."""
+
+    connect_timeout: PositiveDuration = 2.0
+    # No byte for so long breaks a download off.
+    stall_timeout: PositiveDuration = 20.0
+    max_connections: PositiveCount = 32
+    netrc_file: ConfigPath | None = None
+    token_file: ConfigPath | None = None
+    # Without it the system's.
+    ca_file: ConfigPath | None = None
+    # Without it the environment's.
+    proxy: ProxyUrl | None = None
+
+
+class Substituter(Connection):
+    """`[[substituters]]`: one upstream binary cache."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"rate", "only", "except"})
+
+    url: SubstituterUrl
+    # The host where left out; `load` fills it in.
+    name: NodeName = ""
+    public_keys: Keys = ()
+    unsigned: bool = False
+    # Lower first; equal ones form a class that is asked together.
+    priority: Annotated[int, Field(ge=-(1 << 31), le=1 << 31)] = 40
+    optional: bool = False
+    enabled: bool = True
+    # To response headers, each attempt.
+    timeout: PositiveDuration = 5.0
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    # Failures in a row; 5, or 1 where `optional`.
+    breaker_failures: PositiveCount | None = None
+    breaker_open: PositiveDuration = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A checked compose file in the short form."""
+
+    # What messages call it; relative paths are against `folder`.
+    name: str
+    folder: Path
+    daemon: Daemon
+    store: Store
+    substituters: tuple[Substituter, ...]

@@ -1,0 +1,70 @@
+"""What a composition became, as text: the daemon's settings, and a tree a kind of service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tvixstore.compose.graph import ROOT, Graph
+from tvixstore.compose.model import Daemon, Section
+from tvixstore.compose.nodes import Node
+from tvixstore.log import redact
+
+
+def show(daemon: Daemon, graph: Graph) -> str:
+    """`daemon` and `graph` as lines of text, credentials left out."""
+    return "\n".join(
+        [
+            "daemon",
+            *(f"  {key} = {value}" for key, value in _settings(daemon).items()),
+            "blobs",
+            *tree(graph.blobs),
+            "directories",
+            *tree(graph.directories),
+            "path infos",
+            *tree(graph.path_infos),
+        ]
+    )
+
+
+def tree(nodes: Mapping[str, Node]) -> list[str]:
+    """What hangs on the root of `nodes`, a line a node."""
+    return list(_branch(nodes, ROOT, "", "  ", "  ", set()))
+
+
+def _branch(
+    nodes: Mapping[str, Node], name: str, role: str, lead: str, indent: str, shown: set[str]
+) -> Iterator[str]:
+    """`name` on a line that begins with `lead`, and below it, after `indent`, what it is over."""
+    node = nodes.get(name)
+    if node is None:
+        yield f"{lead}{role}{name} (missing)"
+        return
+    settings = _settings(node)
+    line = f"{lead}{role}{name} ({settings.pop('type')})"
+    neighbours = node.neighbours()
+    if name in shown and neighbours:
+        # Shared, or in a circle: either way it is not told twice.
+        yield f"{line} as above"
+        return
+    shown.add(name)
+    pairs = [f"{key}={value}" for key, value in settings.items() if key not in node.references]
+    yield " ".join([line, *pairs])
+    for number, (key, neighbour) in enumerate(neighbours, 1):
+        corner, below = ("└─ ", "   ") if number == len(neighbours) else ("├─ ", "│  ")
+        role = f"{key}: " if key in ("near", "far") else ""
+        yield from _branch(nodes, neighbour, role, indent + corner, indent + below, shown)
+
+
+def _settings(section: Section) -> dict[str, str]:
+    """The keys of `section` that are set, its own before inherited ones, as one would write them."""
+    values = section.model_dump(mode="json", exclude_none=True)
+    own = type(section).__annotations__
+    return {key: _text(values[key]) for key in sorted(values, key=lambda key: key not in own)}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(_text, value)) or "none"
+    return redact(str(value))
