@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from tvixstore.castore import ClosureBuilder, ClosureReader, Digest, Directory
 from tvixstore.directory.service import DirectoryPutter, DirectoryService
-from tvixstore.errors import Incomplete, InvalidData
+from tvixstore.errors import CorruptData, Incomplete, InvalidData
 
 # Directories asked for at once: enough to keep a backend busy, and bounded in memory.
 _SLICE = 128
@@ -15,32 +15,21 @@ _SLICE = 128
 async def walk_closure(
     directories: DirectoryService, root: Digest
 ) -> AsyncGenerator[Directory, None]:
-    """`DirectoryService.get_closure` by way of `get_many`, one slice of a level at a time."""
-    top = await directories.get(root)
-    if top is None:
-        return
+    """`DirectoryService.get_closure` by way of `get_many`, a slice of a level at a time."""
     reader = ClosureReader(root)
-    reader.add(top)
-    yield top
-    level = [top]
-    seen = {root}
-    while level:
-        wanted: list[Digest] = []
-        for directory in level:
-            for child in directory.children:
-                if child.digest not in seen:
-                    seen.add(child.digest)
-                    wanted.append(child.digest)
-        level = []
+    while wanted := reader.missing():
         for start in range(0, len(wanted), _SLICE):
             digests = wanted[start : start + _SLICE]
-            found = await directories.get_many(digests)
-            for digest, each in zip(digests, found, strict=True):
-                if each is None:
+            for digest, directory in zip(digests, await directories.get_many(digests), strict=True):
+                if directory is None:
+                    if digest == root:
+                        return
                     raise Incomplete(f"Directory {digest} below {root} is missing", digest.raw)
-                reader.add(each)
-                yield each
-                level.append(each)
+                try:
+                    reader.feed(directory)
+                except InvalidData as error:
+                    raise CorruptData(f"closure of {root} as stored: {error}") from error
+                yield directory
 
 
 class ClosurePutter(DirectoryPutter):
@@ -49,23 +38,20 @@ class ClosurePutter(DirectoryPutter):
     def __init__(self, directories: DirectoryService) -> None:
         self._directories = directories
         self._builder: ClosureBuilder | None = ClosureBuilder()
-        self._root: Digest | None = None
 
     async def put(self, directory: Directory) -> None:
-        if self._builder is None:
-            raise InvalidData("this closure takes no more Directories: it was closed")
-        self._builder.add(directory)
+        self._open_builder().add(directory)
 
     async def close(self) -> Digest:
-        if self._root is not None:
-            return self._root
-        if self._builder is None:
-            raise InvalidData("this closure was aborted")
-        closure = self._builder.finish()
+        closure = self._open_builder().finish()
         await self._directories.put_many(closure)
         self._builder = None
-        self._root = closure[-1].digest
-        return self._root
+        return closure[-1].digest
 
     async def abort(self) -> None:
         self._builder = None
+
+    def _open_builder(self) -> ClosureBuilder:
+        if self._builder is None:
+            raise InvalidData("this closure was closed or aborted, and takes nothing more")
+        return self._builder

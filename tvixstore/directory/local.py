@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,19 +16,22 @@ from tvixstore.policy.lru import Lru
 
 _log = Logger(__name__)
 
+# Entries decoded in one go (about 1 ms) before other tasks get their turn.
+_ENTRIES_A_TURN = 500
+
 
 @dataclass(eq=False)
 class LocalDirectoryService(DirectoryService):
-    """A codec over `table`, which keeps what was decoded last: about `cached_entries` entries."""
+    """A codec over `table`; the last decoded Directories are kept, `cached_entries` in total."""
 
     table: KeyValue
-    cached_entries: int = 50_000
-    # Rows that did not hash to their key.
+    cached_entries: int = field(default=50_000, repr=False)
+    # Rows found that were not what their key says.
     corrupt: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._decoded: Lru[bytes, Directory] = Lru(self.cached_entries)
-        # Puts begun, and puts under way: no row is dropped that one of them may have mended.
+        # Puts begun, and puts under way: one of them may have mended a row that was read before.
         self._puts_begun = 0
         self._puts_running = 0
 
@@ -36,7 +40,8 @@ class LocalDirectoryService(DirectoryService):
         if known is not None:
             return known
         puts_before = self._puts_begun
-        return await self._read(digest, await self.table.get(digest.raw), puts_before)
+        row = await self.table.get(digest.raw)
+        return None if row is None else await self._read(digest, row, puts_before)
 
     async def get_many(self, digests: Sequence[Digest]) -> list[Directory | None]:
         found = {digest: self._decoded.get(digest.raw) for digest in digests}
@@ -44,8 +49,15 @@ class LocalDirectoryService(DirectoryService):
         if missing:
             puts_before = self._puts_begun
             rows = await self.table.get_many([digest.raw for digest in missing])
+            entries = 0
             for digest, row in zip(missing, rows, strict=True):
-                found[digest] = await self._read(digest, row, puts_before)
+                if row is None:
+                    continue
+                directory = found[digest] = await self._read(digest, row, puts_before)
+                entries += len(directory.entries)
+                if entries >= _ENTRIES_A_TURN:
+                    entries = 0
+                    await asyncio.sleep(0)
         return [found[digest] for digest in digests]
 
     async def put(self, directory: Directory) -> Digest:
@@ -56,7 +68,7 @@ class LocalDirectoryService(DirectoryService):
         self._puts_begun += 1
         self._puts_running += 1
         try:
-            # Present ones are written again: it costs little, and mends a row that went bad.
+            # What is there already is written again: that is cheap, and mends a corrupt row.
             await self.table.apply([(each.digest.raw, each.wire) for each in directories])
         finally:
             self._puts_running -= 1
@@ -69,13 +81,9 @@ class LocalDirectoryService(DirectoryService):
     async def put_closure(self) -> DirectoryPutter:
         return ClosurePutter(self)
 
-    async def _read(
-        self, digest: Digest, row: bytes | None, puts_before: int
-    ) -> Directory | None:
+    async def _read(self, digest: Digest, row: bytes, puts_before: int) -> Directory:
         """The Directory in `row`, verified; a row that is not what its key says is dropped."""
-        if row is None:
-            return None
-        reason = "its row hashes to something else"
+        reason = "it hashes to something else"
         if Digest.of(row) == digest:
             try:
                 directory = decode_directory(row)

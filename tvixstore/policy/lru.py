@@ -29,7 +29,7 @@ class Lru(Generic[Key, Value]):
         return entry[0]
 
     def put(self, key: Key, value: Value, weight: int = 1) -> None:
-        """Keeps `value` in place of what the key had; not at all if it is heavier than everything."""
+        """Keeps `value` in place of what the key had, unless it alone outweighs the capacity."""
         self.discard(key)
         if weight > self._capacity:
             return

@@ -1,0 +1,54 @@
+"""When each path was last read: what eviction will go by, so it is kept from the first day on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from tvixstore.kv import KeyValue
+from tvixstore.policy.lru import Lru
+from tvixstore.policy.write_behind import WriteBehind
+
+# Seconds: a read this soon after one that was recorded is not recorded.
+_GRAIN = 3600
+# Seconds, and paths, after which what was recorded is written.
+_DELAY = 60.0
+_BATCH = 1000
+# Paths whose recorded time is remembered; of others a read is recorded again, which only costs.
+_REMEMBERED = 100_000
+
+
+class LastAccess:
+    """Path hash → 8 bytes of big-endian Unix seconds in `table`, to the hour, written behind."""
+
+    def __init__(self, table: KeyValue, now: Callable[[], float] = time.time) -> None:
+        self._table = table
+        self._now = now
+        self._recorded: Lru[bytes, int] = Lru(_REMEMBERED)
+        self._writes: WriteBehind[bytes, int] = WriteBehind(
+            "access", self._write, delay=_DELAY, batch=_BATCH
+        )
+
+    def record(self, path_hash: bytes) -> None:
+        """That path is read now. Never waits, never fails."""
+        now = int(self._now())
+        before = self._recorded.get(path_hash)
+        # A time in the future means that the clock was set back since.
+        if before is None or not before <= now < before + _GRAIN:
+            self._recorded.put(path_hash, now)
+            self._writes.put(path_hash, now)
+
+    async def get(self, path_hash: bytes) -> int | None:
+        """Unix seconds of the last recorded read; `None` if none is known."""
+        waiting = self._writes.get(path_hash)
+        if waiting is not None:
+            return waiting
+        row = await self._table.get(path_hash)
+        return None if row is None else int.from_bytes(row, "big")
+
+    async def aclose(self) -> None:
+        """Writes what waits."""
+        await self._writes.aclose()
+
+    async def _write(self, times: Mapping[bytes, int]) -> None:
+        await self._table.apply([(key, now.to_bytes(8, "big")) for key, now in times.items()])

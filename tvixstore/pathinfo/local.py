@@ -1,0 +1,126 @@
+"""Path infos in a table: each under its path's hash, as a record of `pathinfo.codec`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import KW_ONLY, dataclass, field
+
+from tvixstore.errors import CorruptData, InvalidData
+from tvixstore.kv import KeyValue
+from tvixstore.log import Logger
+from tvixstore.nix import KeyRing, nixbase32
+from tvixstore.pathinfo.access import LastAccess
+from tvixstore.pathinfo.codec import decode_record, encode_record
+from tvixstore.pathinfo.info import PathInfo
+from tvixstore.pathinfo.merge import merge
+from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy.lru import Lru
+from tvixstore.tree import Content
+
+_log = Logger(__name__)
+
+# Path infos kept decoded (a few KB each), and rows that `list` reads at a time.
+_DECODED = 10_000
+_PAGE = 200
+# Writes to one path wait for each other; those to two paths, rarely.
+_LOCKS = 64
+
+
+@dataclass(eq=False)
+class LocalPathInfoService(PathInfoService):
+    """A codec over `table`; `keys` are trusted when two path infos for one path contradict.
+
+    The very same object is handed out as long as its row stays the same. Reads are recorded in the
+    table `access`, if there is one; `aclose` writes what still waits to go there.
+    """
+
+    table: KeyValue
+    content: Content | None = field(default=None, repr=False)
+    _: KW_ONLY
+    access: KeyValue | None = field(default=None, repr=False)
+    keys: KeyRing | None = field(default=None, repr=False)
+    # Rows found that were not a record of their key's path.
+    corrupt: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.last_access = None if self.access is None else LastAccess(self.access)
+        # The record beside what it decodes to: an entry counts only while the table agrees.
+        self._decoded: Lru[bytes, tuple[bytes, PathInfo]] = Lru(_DECODED)
+        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
+
+    async def get(self, path_hash: bytes) -> PathInfo | None:
+        record = await self.table.get(path_hash)
+        if record is None:
+            return None
+        try:
+            info = self._decode(path_hash, record)
+        except InvalidData as error:
+            await self._drop(path_hash, record, error)
+            raise CorruptData(
+                f"path info of {nixbase32.encode(path_hash)} is corrupt on disk: {error}"
+            ) from error
+        if self.last_access is not None:
+            self.last_access.record(path_hash)
+        return info
+
+    async def put(self, info: PathInfo) -> PathInfo:
+        key = info.store_path.hash
+        async with self._lock(key):
+            before = await self.table.get(key)
+            old = None
+            if before is not None:
+                try:
+                    old = self._decode(key, before)
+                except InvalidData as error:
+                    # Overwritten below.
+                    self._count_corrupt(key, error)
+            record = encode_record(merge(old, info, self.keys))
+            stored = self._decode(key, record)
+            if record != before:
+                await self.table.apply([(key, record)])
+        if self.last_access is not None:
+            self.last_access.record(key)
+        return stored
+
+    async def list(self) -> AsyncGenerator[PathInfo, None]:
+        after: bytes | None = None
+        while rows := await self.table.scan(after=after, limit=_PAGE):
+            for path_hash, record in rows:
+                try:
+                    info = decode_record(record)
+                except InvalidData as error:
+                    # One bad row does not hide all others; dropped, it is absent like any other.
+                    await self._drop(path_hash, record, error)
+                    continue
+                yield info
+            after = rows[-1][0]
+
+    async def aclose(self) -> None:
+        """Writes the reads that wait to be recorded."""
+        if self.last_access is not None:
+            await self.last_access.aclose()
+
+    def _decode(self, path_hash: bytes, record: bytes) -> PathInfo:
+        known = self._decoded.get(path_hash)
+        if known is not None and known[0] == record:
+            return known[1]
+        info = decode_record(record)
+        if info.store_path.hash != path_hash:
+            raise InvalidData(f"the record is of another path, {info.store_path}")
+        self._decoded.put(path_hash, (record, info))
+        return info
+
+    async def _drop(self, path_hash: bytes, record: bytes, error: InvalidData) -> None:
+        self._count_corrupt(path_hash, error)
+        async with self._lock(path_hash):
+            # A put may have mended it meanwhile.
+            if await self.table.get(path_hash) == record:
+                await self.table.apply([(path_hash, None)])
+
+    def _count_corrupt(self, path_hash: bytes, error: InvalidData) -> None:
+        self.corrupt += 1
+        _log.error("path_info.corrupt", key=nixbase32.encode(path_hash), reason=error)
+
+    def _lock(self, path_hash: bytes) -> asyncio.Lock:
+        return self._locks[path_hash[0] % _LOCKS]
