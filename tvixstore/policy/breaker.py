@@ -1,0 +1,104 @@
+"""A circuit breaker: who failed several times in a row is left alone for a while.
+
+Closed, calls go through. After `failures` failed ones in a row it opens: calls fail at once, for
+`open_for` seconds. Then one call, the probe, goes through and decides. Meanwhile others still fail
+at once, so that nobody else waits for somebody who is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tvixstore.errors import CorruptData, Incomplete, Skipped, StorageFull, Unavailable
+
+Result = TypeVar("Result")
+
+# Unavailable for reasons that do not lie with whoever was asked.
+_NEUTRAL = (Skipped, Incomplete, StorageFull)
+
+
+@dataclass(eq=False)
+class Breaker:
+    """`failures` in a row open it for `open_for` seconds.
+
+    `Unavailable` and `CorruptData` are failures, and so is a call that was cancelled after more
+    than `slow` seconds: whoever hangs is mostly noticed by somebody else giving up. Of a probe,
+    any cancellation counts. Present and absent are successes. `on_change(is_open, reason)` hears
+    of it opening and closing.
+    """
+
+    failures: int = 5
+    open_for: float = 30.0
+    slow: float = 1.0
+    on_change: Callable[[bool, str], None] | None = field(default=None, repr=False)
+    # Why the last failed call failed.
+    reason: str = field(default="", init=False, repr=False)
+    _in_a_row: int = field(default=0, init=False, repr=False)
+    # In the loop's time: since when it has been failing, and when a probe may go.
+    _since: float = field(default=0.0, init=False, repr=False)
+    _probe_at: float | None = field(default=None, init=False, repr=False)
+    _probing: bool = field(default=False, init=False, repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last word is that it is down: until a probe has succeeded."""
+        return self._probe_at is not None
+
+    async def run(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        """What `call` returns or raises; raises `Unavailable` without calling while open."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        is_probe = self._admit(started)
+        try:
+            result = await call()
+        except _NEUTRAL:
+            raise
+        except (Unavailable, CorruptData) as error:
+            self._failed(started, str(error), is_probe)
+            raise
+        except asyncio.CancelledError:
+            waited = loop.time() - started
+            if is_probe or waited > self.slow:
+                self._failed(started, f"no answer within {waited:.1f} s", is_probe)
+            raise
+        else:
+            self._succeeded()
+            return result
+        finally:
+            if is_probe:
+                self._probing = False
+
+    def _admit(self, now: float) -> bool:
+        """Whether the call is the probe; raises `Unavailable` if it may not go."""
+        if self._probe_at is None:
+            return False
+        if self._probing or now < self._probe_at:
+            raise Unavailable(
+                f"left alone, as it has been failing for {now - self._since:.0f} s: {self.reason}",
+                retry_after=max(0.0, self._probe_at - now),
+            )
+        self._probing = True
+        return True
+
+    def _failed(self, started: float, reason: str, is_probe: bool) -> None:
+        self.reason = reason
+        if self._in_a_row == 0:
+            self._since = started
+        self._in_a_row += 1
+        now = asyncio.get_running_loop().time()
+        if is_probe:
+            self._probe_at = now + self.open_for
+        elif self._probe_at is None and self._in_a_row >= self.failures:
+            self._probe_at = now + self.open_for
+            if self.on_change is not None:
+                self.on_change(True, reason)
+
+    def _succeeded(self) -> None:
+        self._in_a_row = 0
+        if self._probe_at is not None:
+            self._probe_at = None
+            if self.on_change is not None:
+                self.on_change(False, self.reason)

@@ -1,0 +1,42 @@
+"""The moment by which a caller wants an answer, known to everything that works for him.
+
+A deadline is soft: whoever waits (a timeout, a pause between two attempts) reads it and gives up in
+time, with an error that says what it waited for. Cancelling, which says nothing, comes only later.
+It travels in the context, so tasks started for the caller know it too; a task that outlives him
+starts with a fresh `contextvars.Context()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+# In the running loop's time.
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+def remaining() -> float | None:
+    """Seconds left, 0 when none are, or `None` if nobody set a deadline."""
+    deadline = _deadline.get()
+    if deadline is None:
+        return None
+    return max(0.0, deadline - asyncio.get_running_loop().time())
+
+
+def within(seconds: float) -> float:
+    """`seconds`, or what is left if that is less."""
+    left = remaining()
+    return seconds if left is None else min(seconds, left)
+
+
+@contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Sets a deadline in `seconds`; one that comes earlier stays. Not to be held across a `yield`
+    of an async generator, whose context is its reader's."""
+    token = _deadline.set(asyncio.get_running_loop().time() + within(seconds))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)

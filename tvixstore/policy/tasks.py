@@ -1,0 +1,34 @@
+"""Ending tasks, as their owner has to: cancelled, and awaited even when he is cancelled himself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+
+async def outwait(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Waits until all of `tasks` are over. An error that nobody looks at afterwards counts as seen.
+
+    The caller being cancelled does not shorten the wait, and is not forgotten: it is raised then.
+    """
+    left = set(tasks)
+    cancelled: asyncio.CancelledError | None = None
+    while left:
+        try:
+            await asyncio.wait(left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        for task in [task for task in left if task.done()]:
+            left.discard(task)
+            if not task.cancelled():
+                task.exception()
+    if cancelled is not None:
+        raise cancelled
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancels all of `tasks` and outwaits them."""
+    for task in tasks:
+        task.cancel()
+    await outwait(tasks)
