@@ -5,8 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from tvixstore.errors import InvalidData
+
+MAX_KEY_BYTES = 511
+
 # A key and what it becomes; `None` deletes.
 Change = tuple[bytes, bytes | None]
+
+
+def check_key(key: bytes) -> None:
+    """Raises `InvalidData` unless `key` may stand in a table."""
+    if not 1 <= len(key) <= MAX_KEY_BYTES:
+        raise InvalidData(f"key is {len(key)} bytes long, expected 1 to {MAX_KEY_BYTES}")
 
 
 class KeyValue(ABC):

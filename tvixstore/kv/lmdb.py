@@ -1,0 +1,306 @@
+"""Tables in an LMDB environment: the embedded default.
+
+Reading is a lookup in mapped memory (1 to 6 µs), done in the event loop: no thread, and no
+transaction that outlives the call, because a reader that stays open keeps every page written since
+from being reused. Values are copied out of the map for the same reason.
+
+Writing waits for the disk, so one thread does all of it. Whatever waits for it goes into one
+transaction: a commit costs the same for one change as for a thousand. If the group fails, each of
+its batches is tried again in a transaction of its own, so that one that does not fit takes down
+nobody else.
+
+`durability="process"` leaves out the second wait of a commit, for the page that makes it the
+current one (`metasync=False`): a power cut may take back the last commits, whole ones, newest
+first. What LMDB also offers, not to sync at all, is left alone: a power cut could then leave a
+file that cannot be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import lmdb
+
+from tvixstore.errors import ConfigError, InvalidData, StorageFull, StoreError, Unavailable
+from tvixstore.kv.files import FULL, free_bytes, storage_error, sync_directory
+from tvixstore.kv.group_commit import GroupCommit
+from tvixstore.kv.service import Change, KeyValue, check_key
+from tvixstore.kv.steps import step
+from tvixstore.log import Logger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Durability = Literal["power", "process"]
+
+MAP_BYTES = 1 << 40
+MAX_READERS = 512
+MAX_TABLES = 32
+# How much goes into one transaction.
+MAX_GROUP_BYTES = 32 << 20
+# Lookups made in one go before other tasks get their turn.
+SLICE = 256
+
+# LMDB reports a write that a full disk cut short as EIO, so room below this tells them apart.
+_NO_ROOM = 1 << 20
+
+_log = Logger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Batch:
+    """What one caller wants written; `absent_only` leaves keys alone that have a value."""
+
+    table: LmdbTable
+    changes: Sequence[Change]
+    absent_only: bool = False
+
+    @property
+    def weight(self) -> int:
+        return sum(len(key) + len(value or b"") for key, value in self.changes)
+
+    def make(self, transaction: lmdb.Transaction) -> bool:
+        """Makes the changes; says whether the last one changed anything."""
+        changed = False
+        database = self.table.database
+        for key, value in self.changes:
+            if value is None:
+                changed = transaction.delete(key, db=database)
+            else:
+                changed = transaction.put(key, value, overwrite=not self.absent_only, db=database)
+        return changed
+
+
+class LmdbEngine:
+    """One environment, in the directory `path`, made if need be. To be opened after any fork.
+
+    The map is 1 TiB of address space and never resized; the file grows as it has to, and never
+    shrinks. One engine a path in a process: LMDB's locks want that. Raises `ConfigError` where
+    the environment cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path, *, durability: Durability = "power", map_bytes: int = MAP_BYTES
+    ) -> None:
+        self.path = path
+        self.commits = 0
+        # What the data file takes, pages that are free for reuse included.
+        self.used_bytes = 0
+        self._durability = durability
+        self._map_bytes = map_bytes
+        self._tables: dict[str, LmdbTable] = {}
+        # Whether the environment had to be closed and could not be opened again yet.
+        self._lost = False
+        # Held while the environment is used off the loop, and while it is exchanged.
+        self._in_use = threading.Lock()
+        self._writer = GroupCommit("tvixstore-lmdb", self._commit_group, MAX_GROUP_BYTES)
+        try:
+            self._environment = self._open()
+        except (lmdb.Error, OSError) as error:
+            raise ConfigError(f"{path}: cannot open this LMDB environment: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"lmdb {self.path}"
+
+    def table(self, name: str) -> KeyValue:
+        """The table of that name, made if need be; the same object each time."""
+        if name not in self._tables:
+            try:
+                database = self._environment.open_db(name.encode())
+            except lmdb.Error as error:
+                raise self.translated(error) from error
+            self._tables[name] = LmdbTable(self, name, database)
+        return self._tables[name]
+
+    async def aclose(self) -> None:
+        """Commits what waits, ends the writer and closes the environment."""
+        try:
+            await self._writer.aclose()
+        finally:
+            self._environment.close()
+
+    def begin(self) -> lmdb.Transaction[bytes]:
+        """A transaction that reads; to be ended before the next `await`."""
+        environment = self._environment
+        if not self._lost:
+            try:
+                return environment.begin()
+            except lmdb.PanicError:
+                pass
+        self._reopen(environment)
+        return self._environment.begin()
+
+    async def write(self, batch: _Batch) -> bool:
+        environment = self._environment
+        try:
+            try:
+                return await self._writer.submit(batch, batch.weight)
+            except lmdb.PanicError:
+                # Raised when a transaction begins: nothing of the batch was written.
+                self._reopen(environment)
+                return await self._writer.submit(batch, batch.weight)
+        except lmdb.Error as error:
+            raise self.translated(error) from error
+
+    def _open(self) -> lmdb.Environment:
+        is_new = not (self.path / "data.mdb").exists()
+        environment = lmdb.open(
+            os.fspath(self.path),
+            map_size=self._map_bytes,
+            metasync=self._durability == "power",
+            max_readers=MAX_READERS,
+            max_dbs=MAX_TABLES,
+            # A finished reader is kept for the next one: its slot need not be found again.
+            max_spare_txns=4,
+        )
+        self.used_bytes = _used_bytes(environment)
+        if is_new:
+            for directory in (self.path, self.path.parent):
+                sync_directory(directory)
+        return environment
+
+    def _reopen(self, failed: lmdb.Environment) -> None:
+        """Replaces an environment that LMDB gave up on: a write of its first pages had failed.
+
+        Only the first of those who noticed does it, and one that fails leaves it to the next.
+        """
+        with self._in_use:
+            if self._environment is not failed and not self._lost:
+                return
+            self._lost = True
+            failed.close()
+            try:
+                self._environment = self._open()
+            except OSError as error:
+                raise storage_error(error, self.path) from error
+            for name, table in self._tables.items():
+                table.database = self._environment.open_db(name.encode())
+            self._lost = False
+        _log.warning("lmdb-reopened", path=self.path)
+
+    def _commit_group(self, batches: list[_Batch]) -> list[bool | Exception]:
+        with self._in_use:
+            try:
+                return self._commit(batches)
+            except Exception as error:
+                if len(batches) == 1:
+                    return [error]
+            return [self._commit_alone(batch) for batch in batches]
+
+    def _commit_alone(self, batch: _Batch) -> bool | Exception:
+        try:
+            return self._commit([batch])[0]
+        except Exception as error:
+            return error
+
+    def _commit(self, batches: list[_Batch]) -> list[bool | Exception]:
+        with self._environment.begin(write=True) as transaction:
+            outcomes: list[bool | Exception] = [batch.make(transaction) for batch in batches]
+            step("lmdb-changes-made")
+        self.commits += 1
+        self.used_bytes = _used_bytes(self._environment)
+        step("lmdb-committed")
+        return outcomes
+
+    def translated(self, error: lmdb.Error) -> StoreError:
+        code = getattr(error, "code", 0)
+        if isinstance(error, lmdb.BadValsizeError):
+            return InvalidData(f"{self.path}: {error}")
+        if (
+            isinstance(error, lmdb.MapFullError | lmdb.DiskError)
+            or code in FULL
+            or (code == errno.EIO and free_bytes(self.path) < _NO_ROOM)
+        ):
+            return StorageFull(f"{self.path}: no room to write: {error}")
+        return Unavailable(f"{self.path}: {error}")
+
+
+class LmdbTable(KeyValue):
+    """One named table of an engine."""
+
+    atomic = True
+
+    def __init__(self, engine: LmdbEngine, name: str, database: lmdb._Database) -> None:
+        self.database = database
+        self._engine = engine
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"{self._engine!r} {self._name}"
+
+    async def get(self, key: bytes) -> bytes | None:
+        check_key(key)
+        try:
+            with self._engine.begin() as transaction:
+                return transaction.get(key, db=self.database)
+        except lmdb.Error as error:
+            raise self._engine.translated(error) from error
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        for key in keys:
+            check_key(key)
+        values: list[bytes | None] = []
+        for begin in range(0, len(keys), SLICE):
+            if begin:
+                await asyncio.sleep(0)
+            try:
+                with self._engine.begin() as transaction:
+                    values += [
+                        transaction.get(key, db=self.database)
+                        for key in keys[begin : begin + SLICE]
+                    ]
+            except lmdb.Error as error:
+                raise self._engine.translated(error) from error
+        return values
+
+    async def put_if_absent(self, key: bytes, value: bytes) -> bool:
+        if await self.get(key) is not None:
+            return False
+        return await self._engine.write(_Batch(self, [(key, value)], absent_only=True))
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        for key, _ in changes:
+            check_key(key)
+        if changes:
+            await self._engine.write(_Batch(self, changes))
+
+    async def scan(
+        self, prefix: bytes = b"", after: bytes | None = None, limit: int = 1000
+    ) -> list[tuple[bytes, bytes]]:
+        page: list[tuple[bytes, bytes]] = []
+        while len(page) < limit:
+            wanted = min(SLICE, limit - len(page))
+            part = self._slice(prefix, after, wanted)
+            page += part
+            if len(part) < wanted:
+                break
+            after = part[-1][0]
+            await asyncio.sleep(0)
+        return page
+
+    def _slice(self, prefix: bytes, after: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
+        # The first key that can come after `after` is `after` and a zero byte.
+        first = prefix if after is None else max(prefix, after + b"\0")
+        part: list[tuple[bytes, bytes]] = []
+        try:
+            with (
+                self._engine.begin() as transaction,
+                transaction.cursor(db=self.database) as cursor,
+            ):
+                found = cursor.set_range(first) if first else cursor.first()
+                while found and len(part) < limit and cursor.key().startswith(prefix):
+                    part.append(cursor.item())
+                    found = cursor.next()
+        except lmdb.Error as error:
+            raise self._engine.translated(error) from error
+        return part
+
+
+def _used_bytes(environment: lmdb.Environment) -> int:
+    return (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
