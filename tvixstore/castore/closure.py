@@ -10,14 +10,10 @@ parent names rules out those that disagree, and a closure that leaves none is re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from tvixstore.castore.digest import Digest
 from tvixstore.castore.directory import Directory, SizeRule
+from tvixstore.castore.nodes import DirectoryNode
 from tvixstore.errors import InvalidData
-
-if TYPE_CHECKING:
-    from tvixstore.castore.digest import Digest
-    from tvixstore.castore.nodes import DirectoryNode
 
 
 class _Sizes:

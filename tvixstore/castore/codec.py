@@ -17,18 +17,22 @@ def encode_directory(directory: Directory) -> bytes:
 
 def decode_directory(data: bytes) -> Directory:
     """Raises `InvalidData` unless `data` is the canonical form of a valid Directory."""
-    lists: dict[int, list[Entry]] = {}
-    at = 0
+    entries: list[Entry] = []
+    at = tag = 0
+    last = b""
     try:
         while at < len(data):
-            tag = data[at]
+            before, tag = tag, data[at]
             name, node, at = take_entry(data, at)
-            lists.setdefault(tag, []).append((name, node))
+            if tag < before or (tag == before and name <= last):
+                raise InvalidData(f"entry {name!r} ({node}) does not come after {last!r}")
+            last = name
+            entries.append((name, node))
     except IndexError:
         raise InvalidData(f"Directory of {len(data)} bytes ends within an entry") from None
-    directory = Directory.of(entry for entries in lists.values() for entry in entries)
-    if directory.wire != data:
-        raise InvalidData("Directory's entries are not in canonical order")
+    directory = Directory.of(entries)
+    # The canonical form is unique, so it needn't be made again, for the digest above all.
+    directory.__dict__["wire"] = data
     return directory
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from operator import itemgetter, lt
 
 from tvixstore.castore.digest import Digest
-from tvixstore.castore.nodes import MAX_SIZE, DirectoryNode, Node, check_name
+from tvixstore.castore.nodes import MAX_SIZE, DirectoryNode, Node, check_names
 from tvixstore.castore.wire import Entry, encode_entries
 from tvixstore.errors import InvalidData
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 
 class SizeRule(Enum):
@@ -39,19 +38,17 @@ class Directory:
     entries: tuple[Entry, ...]
 
     def __post_init__(self) -> None:
-        before = b""
-        for name, _ in self.entries:
-            check_name(name)
-            # A name is never empty, so the first one is always above `before`.
-            if name <= before:
-                raise InvalidData(f"entry {name!r} does not come after {before!r}")
-            before = name
+        names = [name for name, _ in self.entries]
+        check_names(names)
+        if not all(map(lt, names, names[1:])):
+            before, name = next(pair for pair in pairwise(names) if pair[0] >= pair[1])
+            raise InvalidData(f"entry {name!r} does not come after {before!r}")
         if self.size > MAX_SIZE:
             raise InvalidData(f"size of the Directory is {self.size}, above 64 bits")
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Directory:
-        return cls(tuple(sorted(entries, key=lambda entry: entry[0])))
+        return cls(tuple(sorted(entries, key=itemgetter(0))))
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)

@@ -6,17 +6,18 @@ store path whose root it is, and is put into the wire form there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from tvixstore.castore.digest import Digest
 from tvixstore.errors import InvalidData
-
-if TYPE_CHECKING:
-    from tvixstore.castore.digest import Digest
 
 MAX_NAME_BYTES = 255
 MAX_TARGET_BYTES = 4095
 MAX_SIZE = 2**64 - 1
+
+_RESERVED = frozenset([b"", b".", b".."])
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class DirectoryNode:
     size: int
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        if not 0 <= self.size <= MAX_SIZE:
+            raise InvalidData(f"size {self.size} is not an unsigned number of 64 bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class FileNode:
     executable: bool = False
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        if not 0 <= self.size <= MAX_SIZE:
+            raise InvalidData(f"size {self.size} is not an unsigned number of 64 bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,18 @@ def check_name(name: bytes) -> None:
     """Raises `InvalidData` unless `name` may stand in a Directory; it need not be UTF-8."""
     if not 1 <= len(name) <= MAX_NAME_BYTES:
         raise InvalidData(f"name is {len(name)} bytes long, expected 1 to {MAX_NAME_BYTES}")
-    if b"/" in name or b"\0" in name or name in (b".", b".."):
+    if b"/" in name or b"\0" in name or name in _RESERVED:
         raise InvalidData(f"name {name!r} is not allowed in a Directory")
 
 
-def _check_size(size: int) -> None:
-    if not 0 <= size <= MAX_SIZE:
-        raise InvalidData(f"size {size} is not an unsigned number of 64 bits")
+def check_names(names: Sequence[bytes]) -> None:
+    """`check_name` of each; as long as all may stand, without a call for each."""
+    joined = b"/".join(names)
+    if (
+        joined.count(b"/") > max(len(names) - 1, 0)
+        or b"\0" in joined
+        or not _RESERVED.isdisjoint(names)
+        or max(map(len, names), default=0) > MAX_NAME_BYTES
+    ):
+        for name in names:
+            check_name(name)

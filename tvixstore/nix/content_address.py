@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tvixstore.errors import InvalidData, Unsupported
 from tvixstore.nix.hashes import SIZES, NixHash
 from tvixstore.nix.store_path import HASH_BYTES, STORE_DIR, StorePath
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
 
 Method = Literal["text", "flat", "recursive"]
 
@@ -72,18 +70,6 @@ class ContentAddress:
         marker = "r:" if self.method == "recursive" else ""
         inner = f"fixed:out:{marker}{self.hash.algorithm}:{self.hash.digest.hex()}:"
         return _fold("output:out", hashlib.sha256(inner.encode()).digest(), name)
-
-    def addresses(self, path: StorePath, references: Collection[StorePath]) -> bool:
-        """Whether `path` follows from this address, given all it refers to, itself included.
-
-        That is half of what makes it trusted: the content has to hash to the address as well.
-        """
-        others = [reference for reference in references if reference != path]
-        try:
-            computed = self.store_path(path.name, others, self_reference=path in references)
-        except InvalidData:
-            return False
-        return computed == path
 
 
 def _fold(kind: str, digest: bytes, name: str) -> StorePath:

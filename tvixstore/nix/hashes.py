@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 from tvixstore.errors import InvalidData
 from tvixstore.nix import nixbase32
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Algorithm = Literal["md5", "sha1", "sha256", "sha512"]
 

@@ -6,8 +6,9 @@ unless said otherwise, and is bounded by the length of the text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvixstore.errors import InvalidData, Unsupported
 from tvixstore.nix import nixbase32
@@ -15,9 +16,6 @@ from tvixstore.nix.content_address import ContentAddress
 from tvixstore.nix.hashes import NixHash
 from tvixstore.nix.signature import Signature
 from tvixstore.nix.store_path import StorePath
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_CHARACTERS = 1 << 20
 # Each signature by a trusted name costs a verification, and real narinfos have one or two.

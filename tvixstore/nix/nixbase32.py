@@ -1,27 +1,24 @@
 """Nix's base 32: one little-endian number, its most significant digit first.
 
 Digit n is bits 5n to 5n+4 of the number; `e`, `o`, `t` and `u` are not in the alphabet. Every
-narinfo has dozens of these, so digits are translated to those of Python's own base 32 and of
-RFC 4648, and the loops over them run in C.
+narinfo has dozens of these, so they are read by `int()`, whose base 32 has other digits, and
+written two digits at a time.
 """
 
 from __future__ import annotations
-
-from base64 import b32encode
 
 from tvixstore.errors import InvalidData
 
 ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz"
 
 _PYTHON = b"0123456789abcdefghijklmnopqrstuv"
-_RFC4648 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _NIX = ALPHABET.encode()
 
 # `int()` would take more than the 32 digits (signs, underscores, blanks, capitals), so anything
 # else becomes a character that it refuses.
 _TO_PYTHON = bytes.maketrans(_NIX, _PYTHON)
 _TO_PYTHON = bytes(_TO_PYTHON[byte] if byte in _NIX else ord("!") for byte in range(256))
-_FROM_RFC4648 = bytes.maketrans(_RFC4648, _NIX)
+_PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
 
 
 def digits_for(length: int) -> int:
@@ -30,11 +27,10 @@ def digits_for(length: int) -> int:
 
 
 def encode(data: bytes) -> str:
-    length = len(data)
-    # RFC 4648 reads from the left in groups of 5 bytes: zeros in front complete the first one.
-    whole = bytes(-length % 5) + data[::-1]
-    digits = b32encode(whole).translate(_FROM_RFC4648)
-    return digits[len(digits) - digits_for(length) :].decode("ascii")
+    number = int.from_bytes(data, "little")
+    count = digits_for(len(data))
+    pairs = [_PAIRS[number >> shift & 1023] for shift in range((count - 1) // 2 * 10, -1, -10)]
+    return "".join(pairs)[len(pairs) * 2 - count :]
 
 
 def decode(text: str) -> bytes:

@@ -6,8 +6,8 @@ All three are written `name:base64`. The name says which key to try; it is cover
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -15,9 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from tvixstore.errors import InvalidData
 from tvixstore.nix import nixbase32
 from tvixstore.nix.store_path import StorePath
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 SEED_BYTES = 32
 PUBLIC_KEY_BYTES = 32
