@@ -1,0 +1,159 @@
+"""What racing and falling back have in common: members, of which one won a path.
+
+The NAR of a path comes from the member whose description was taken, or from another with the very
+same NAR. A member whose stream broke is asked last for that path for a while, so that a client that
+resumes comes to another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from tvixstore.errors import ReadOnly, StoreError, Unsupported
+from tvixstore.log import Logger
+from tvixstore.pathinfo.info import Description, PathInfo
+from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy.ttl import TtlMap
+from tvixstore.policy.verdict import Verdict
+from tvixstore.streams import ByteStream
+
+# Paths and seconds for which a winner, or a member set back, is remembered.
+_PATHS = 20_000
+_WINNER_TTL = 3600.0
+_SET_BACK = 300.0
+
+log = Logger("tvixstore.pathinfo.members")
+
+
+@dataclass(eq=False)
+class PathInfoMembers(PathInfoService):
+    """Several services that are asked for the same paths; `names` are theirs in logs and errors."""
+
+    members: Sequence[PathInfoService]
+    names: Sequence[str]
+    _winners: TtlMap[bytes, int] = field(
+        default_factory=lambda: TtlMap(_PATHS), init=False, repr=False
+    )
+    _set_back: TtlMap[tuple[bytes, int], bool] = field(
+        default_factory=lambda: TtlMap(_PATHS), init=False, repr=False
+    )
+
+    def won(self, path_hash: bytes, index: int) -> None:
+        """Remembers whose description of the path was taken."""
+        self._winners.put(path_hash, index, _WINNER_TTL)
+
+    async def get(self, path_hash: bytes) -> PathInfo | None:
+        description = await self.describe(path_hash)
+        if description is None:
+            return None
+        verdict = Verdict()
+        winner = self._winners.get(path_hash)
+        for index, name, member in self._in_turn(path_hash):
+            try:
+                if index != winner and not await _has_nar(member, description):
+                    verdict.absent()
+                    continue
+                info = await member.get(path_hash)
+            except Exception as error:
+                self._failed(path_hash, index, error)
+                verdict.failed(name, error)
+                continue
+            if info is not None and info.same_nar(description):
+                return info
+            verdict.absent()
+        verdict.conclude()
+        return None
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int = 0,
+        length: int | None = None,
+        into: PathInfoService | None = None,
+    ) -> ByteStream | None:
+        path_hash = description.store_path.hash
+        verdict = Verdict()
+        for index, name, member in self._in_turn(path_hash):
+            try:
+                stream = await member.open_nar(description, offset, length, into)
+            except Exception as error:
+                self._failed(path_hash, index, error)
+                verdict.failed(name, error)
+                continue
+            if stream is not None:
+                return _WatchedStream(stream, self._on_break(path_hash, index))
+            verdict.absent()
+        verdict.conclude()
+        return None
+
+    async def put(self, info: PathInfo) -> PathInfo:
+        for member in self.members:
+            try:
+                return await member.put(info)
+            except ReadOnly:
+                continue
+        raise ReadOnly(f"none of {', '.join(self.names)} takes writes")
+
+    async def list(self) -> AsyncGenerator[PathInfo, None]:
+        seen: set[bytes] = set()
+        listed = False
+        for member in self.members:
+            try:
+                async with aclosing(member.list()) as infos:
+                    async for info in infos:
+                        if info.store_path.hash not in seen:
+                            seen.add(info.store_path.hash)
+                            yield info
+            except Unsupported:
+                continue
+            listed = True
+        if not listed:
+            raise Unsupported(f"none of {', '.join(self.names)} can be listed")
+
+    def _in_turn(self, path_hash: bytes) -> Iterator[tuple[int, str, PathInfoService]]:
+        """The members with indexes and names: the winner first, those that broke last."""
+        winner = self._winners.get(path_hash)
+
+        def turn(index: int) -> tuple[bool, bool]:
+            return self._set_back.get((path_hash, index)) is not None, index != winner
+
+        for index in sorted(range(len(self.members)), key=turn):
+            yield index, self.names[index], self.members[index]
+
+    def _on_break(self, path_hash: bytes, index: int) -> Callable[[Exception], None]:
+        return lambda error: self._failed(path_hash, index, error)
+
+    def _failed(self, path_hash: bytes, index: int, error: Exception) -> None:
+        self._set_back.put((path_hash, index), True, _SET_BACK)
+        log.info(
+            "member.set_back",
+            node=self.names[index],
+            key=path_hash.hex(),
+            reason=str(error) or type(error).__name__,
+        )
+
+
+async def _has_nar(member: PathInfoService, description: Description) -> bool:
+    """Whether `member` describes the path with the very NAR of `description`."""
+    found = await member.describe(description.store_path.hash, description.nar_sha256)
+    return found is not None and found.same_nar(description)
+
+
+class _WatchedStream(ByteStream):
+    """Tells `on_break` when the stream cannot go on."""
+
+    def __init__(self, stream: ByteStream, on_break: Callable[[Exception], None]) -> None:
+        self._stream = stream
+        self._on_break = on_break
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._stream.__anext__()
+        except (StoreError, OSError) as error:
+            self._on_break(error)
+            raise
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

@@ -1,0 +1,57 @@
+"""Marks what a substituter cannot say as skippable, because its owner can do without it.
+
+A Nix client gives up a whole build on a narinfo that stays 503. A community cache that is down
+should not do that, so its "unknown" is told apart from that of a cache that matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tvixstore.errors import Skipped, StoreError
+from tvixstore.pathinfo.info import Description, PathInfo
+from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.pathinfo.wrapper import PathInfoWrapper
+from tvixstore.policy.breaker import Breaker
+from tvixstore.streams import ByteStream
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(eq=False)
+class OptionalPathInfoService(PathInfoWrapper):
+    """Raises failures as `Skipped` while `breaker`, which guards `inner`, is open.
+
+    That includes the failure that opened it: the first lookup of an outage is skipped like the
+    next ones.
+    """
+
+    name: str
+    breaker: Breaker
+
+    async def describe(
+        self, path_hash: bytes, nar_sha256: bytes | None = None
+    ) -> Description | None:
+        return await self._skippable(self.inner.describe(path_hash, nar_sha256))
+
+    async def get(self, path_hash: bytes) -> PathInfo | None:
+        return await self._skippable(self.inner.get(path_hash))
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int = 0,
+        length: int | None = None,
+        into: PathInfoService | None = None,
+    ) -> ByteStream | None:
+        return await self._skippable(self.inner.open_nar(description, offset, length, into))
+
+    async def _skippable(self, answer: Awaitable[Answer]) -> Answer:
+        try:
+            return await answer
+        except StoreError as error:
+            if not self.breaker.is_open:
+                raise
+            raise Skipped(str(error), [self.name], answered=False) from error
