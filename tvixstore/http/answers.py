@@ -1,0 +1,80 @@
+"""What a route answers, before it is on the wire, and how errors read over HTTP."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from tvixstore.errors import Skipped, StoreError, Unavailable
+from tvixstore.log import redact
+from tvixstore.streams import ByteStream
+
+TEXT = "text/plain; charset=utf-8"
+# Seconds: what Retry-After says when nobody knows better, and what it says at most.
+_RETRY_AFTER = 2
+_MAX_RETRY_AFTER = 60
+_NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
+
+
+@dataclass(slots=True)
+class Answer:
+    """A status with a whole `body`, or with a `stream` of `length` bytes that its sender closes.
+
+    `outcome` is for the metrics: present, absent, unknown, skipped, invalid or error.
+    """
+
+    status: int
+    outcome: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+    stream: ByteStream | None = None
+    length: int = 0
+    reason: str | None = field(default=None, kw_only=True)
+
+
+def text(status: int, outcome: str, reason: str, **headers: str) -> Answer:
+    """An answer that is one line for people; `X_Name` is the header X-Name."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    reason = redact(reason)
+    body = f"{reason}\n".encode("utf-8", "backslashreplace")
+    return Answer(status, outcome, {"Content-Type": TEXT, **fields}, body, reason=reason)
+
+
+def absent(reason: str) -> Answer:
+    return text(HTTPStatus.NOT_FOUND, "absent", reason)
+
+
+def invalid(reason: str) -> Answer:
+    return text(HTTPStatus.BAD_REQUEST, "invalid", reason)
+
+
+def unknown(error: StoreError) -> Answer:
+    """Nobody knows: never a 404, which clients remember."""
+    wait: float | None = error.retry_after if isinstance(error, Unavailable) else None
+    seconds = _RETRY_AFTER if wait is None else min(max(math.ceil(wait), 1), _MAX_RETRY_AFTER)
+    return text(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "unknown",
+        str(error) or type(error).__name__,
+        Retry_After=str(seconds),
+        Cache_Control="no-store",
+    )
+
+
+def skipped(error: Skipped) -> Answer:
+    """Absent, but for substituters declared optional that are down: nobody may remember it."""
+    return text(
+        HTTPStatus.NOT_FOUND,
+        "skipped",
+        str(error),
+        X_Tvix_Skipped=_NOT_IN_HEADERS.sub("?", ", ".join(error.names)),
+        Cache_Control="no-store",
+    )
+
+
+def broken() -> Answer:
+    """A mistake of ours; what it was is in the log."""
+    return text(HTTPStatus.INTERNAL_SERVER_ERROR, "error", "internal error")

@@ -1,0 +1,195 @@
+"""Requests in, responses out: finds the route, sends its answer, and accounts for what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import count
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from tvixstore.errors import InvalidData, StoreError
+from tvixstore.http.answers import Answer, absent, broken, invalid, text, unknown
+from tvixstore.http.body import Sender
+from tvixstore.http.front import HttpFront
+from tvixstore.http.meter import Meter
+from tvixstore.http.narinfo import NarInfoTexts
+from tvixstore.http.routes import Call, find
+from tvixstore.log import Logger
+from tvixstore.streams import ByteStream
+
+_log = Logger("tvixstore.http")
+
+# What nginx calls a request whose client left; it is never sent.
+CLIENT_LEFT = 499
+_SERVER = "tvixstore"
+_ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is told of a request when it is over."""
+
+    route: str = "other"
+    key: str = ""
+    status: int = CLIENT_LEFT
+    outcome: str = "cancelled"
+    reason: str | None = None
+    sent: int = 0
+
+
+class Dispatcher:
+    """Serves the requests of one listener; `running` are the tasks that do so right now."""
+
+    def __init__(self, front: HttpFront) -> None:
+        self.running: set[asyncio.Task[None]] = set()
+        self.draining = False
+        self._front = front
+        self._texts = NarInfoTexts()
+        self._meter = Meter(front.metrics)
+        self._numbers = count(1)
+        self._now = asyncio.get_running_loop().time
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The handler that aiohttp calls. The response is on the wire when it returns."""
+        began = self._now()
+        account = _Account()
+        task = asyncio.current_task()
+        assert task is not None
+        self.running.add(task)
+        try:
+            answer = await self._answer(request, account)
+            return await self._send(request, answer, account)
+        finally:
+            self.running.discard(task)
+            self._settle(account, self._now() - began)
+
+    def refuse(self, status: int, reason: str) -> web.Response:
+        """The response to what is no HTTP request; the connection is of no further use."""
+        answer = text(status, "invalid", reason)
+        self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
+        response = _response_of(answer)
+        response.force_close()
+        return response
+
+    async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
+        if request.method not in ("GET", "HEAD"):
+            return text(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "invalid",
+                "this cache is for reading: GET and HEAD",
+                Allow="GET, HEAD",
+            )
+        path, query = _split(request.raw_path)
+        found = find(path)
+        if found is None:
+            return absent("nothing is served under this path")
+        route, account.key = found
+        account.route = route.name
+        try:
+            wanted = route.parse(account.key, query)
+        except InvalidData as error:
+            return invalid(str(error))
+        call = Call(self._front, self._texts, request.method, request.headers, self.draining)
+        try:
+            return await route.answer(call, wanted)
+        except StoreError as error:
+            return unknown(error)
+        except Exception as error:
+            _log.error("request failed", exc_info=error, route=route.name, key=account.key)
+            return broken()
+
+    async def _send(
+        self, request: web.BaseRequest, answer: Answer, account: _Account
+    ) -> web.StreamResponse:
+        response = _response_of(answer)
+        if self.draining:
+            response.force_close()
+        if answer.stream is not None:
+            await self._send_stream(request, response, answer, answer.stream, account)
+            return response
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            return response
+        if request.method != "HEAD":
+            account.sent = len(answer.body)
+        _take(account, answer)
+        return response
+
+    async def _send_stream(
+        self,
+        request: web.BaseRequest,
+        response: web.Response,
+        answer: Answer,
+        stream: ByteStream,
+        account: _Account,
+    ) -> None:
+        sender = Sender(response, answer.length)
+        try:
+            # Closes the stream even if the headers do not get out.
+            async with stream:
+                await response.prepare(request)
+                await sender.send(stream)
+                await response.write_eof()
+            _take(account, answer)
+        except ConnectionError:
+            return
+        except Exception as error:
+            # The headers promised more: an end that looks clean would be a lie.
+            if request.transport is not None:
+                request.transport.abort()
+            account.status, account.outcome = answer.status, "broken"
+            account.reason = str(error)
+            _log.warning(
+                "body broken off",
+                route=account.route,
+                key=account.key,
+                reason=str(error),
+                bytes=sender.sent,
+                of=answer.length,
+            )
+            if not isinstance(error, StoreError):
+                _log.error("request failed", exc_info=error, route=account.route, key=account.key)
+        finally:
+            account.sent = sender.sent
+
+    def _settle(self, account: _Account, seconds: float) -> None:
+        self._meter.observe(account.route, account.status, account.outcome, seconds, account.sent)
+        if self._front.access_log:
+            _log.info(
+                "request",
+                request=next(self._numbers),
+                route=account.route,
+                key=account.key or None,
+                status=account.status,
+                outcome=account.outcome,
+                reason=account.reason,
+                bytes=account.sent,
+                ms=round(seconds * 1000, 3),
+            )
+
+
+def _take(account: _Account, answer: Answer) -> None:
+    account.status, account.outcome, account.reason = answer.status, answer.outcome, answer.reason
+
+
+def _response_of(answer: Answer) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        body=answer.body,
+        headers={**answer.headers, "Server": _SERVER},
+    )
+
+
+def _split(target: str) -> tuple[str, str]:
+    """Path and query of a request's target, which proxies may send with its origin."""
+    if (origin := _ORIGIN.match(target)) is not None:
+        target = target[origin.end() :]
+    path, _, query = target.partition("?")
+    # None of our names needs escapes; who writes them anyway means the same.
+    return (unquote(path) if "%" in path else path), query

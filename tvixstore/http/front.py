@@ -1,0 +1,46 @@
+"""The HTTP front door, as whoever composes it sees it: what it serves, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvixstore.metrics import Metrics
+from tvixstore.pathinfo import PathInfoService
+from tvixstore.tree import Content
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamStatus:
+    """One substituter, for `/readyz`; `since` in Unix seconds, `last_error` if there was one."""
+
+    name: str
+    up: bool
+    since: float
+    last_error: str | None = None
+
+
+def _nothing() -> None:
+    return None
+
+
+def _no_upstreams() -> Sequence[UpstreamStatus]:
+    return ()
+
+
+@dataclass(eq=False)
+class HttpFront:
+    """A Nix binary cache over the services given; `serve` listens for it."""
+
+    path_infos: PathInfoService
+    content: Content
+    metrics: Metrics
+    # What nix-cache-info says; clients ask caches with lower ones first.
+    priority: int = 30
+    # Whether each request is logged.
+    access_log: bool = False
+    status: Callable[[], Sequence[UpstreamStatus]] = _no_upstreams
+    # Why this daemon cannot be used yet, or any more; `None` if it can.
+    ready: Callable[[], str | None] = _nothing
+    # Called before `/metrics` is written, for gauges that are read rather than counted.
+    refresh_metrics: Callable[[], None] = _nothing

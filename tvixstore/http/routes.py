@@ -1,0 +1,196 @@
+"""What is served under which URL: one row a route, and what the small ones answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from tvixstore.errors import Incomplete, Skipped, StorageFull, Unsupported
+from tvixstore.http import nars
+from tvixstore.http.answers import TEXT, Answer, absent, invalid, skipped
+from tvixstore.http.front import HttpFront
+from tvixstore.http.narinfo import NarInfoTexts
+from tvixstore.http.urls import (
+    NarByHash,
+    NarByNode,
+    parse_nar_by_hash,
+    parse_nar_by_node,
+    parse_path_hash,
+)
+from tvixstore.log import redact
+from tvixstore.nar import listing, listing_of_nar
+from tvixstore.nix import STORE_DIR, nixbase32
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What routes see of a request, and of the front door that it came to."""
+
+    front: HttpFront
+    texts: NarInfoTexts
+    method: str
+    headers: Mapping[str, str]
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """URLs whose path fits `pattern`.
+
+    `parse` makes a value of what the pattern's group holds and of the query, or raises
+    `InvalidData`; `answer` is then given that value.
+    """
+
+    name: str
+    pattern: re.Pattern[str]
+    parse: Callable[[str, str], Any]
+    answer: Callable[[Call, Any], Awaitable[Answer]]
+
+
+def find(path: str) -> tuple[Route, str] | None:
+    """The route of `path` and what it is to parse, or `None` if nothing is there."""
+    for route in ROUTES:
+        if (match := route.pattern.fullmatch(path)) is not None:
+            return route, match[1]
+    return None
+
+
+async def _cache_info(call: Call, wanted: None) -> Answer:
+    body = f"StoreDir: {STORE_DIR}\nWantMassQuery: 1\nPriority: {call.front.priority}\n".encode()
+    return Answer(HTTPStatus.OK, "present", {"Content-Type": "text/x-nix-cache-info"}, body)
+
+
+async def _narinfo(call: Call, path_hash: bytes) -> Answer:
+    try:
+        description = await call.front.path_infos.describe(path_hash)
+    except Skipped as error:
+        if not error.answered:
+            raise
+        return skipped(error)
+    if description is None:
+        return _no_path(path_hash)
+    headers = {"Content-Type": "text/x-nix-narinfo"}
+    return Answer(HTTPStatus.OK, "present", headers, call.texts.of(description))
+
+
+async def _ls(call: Call, path_hash: bytes) -> Answer:
+    try:
+        info = await call.front.path_infos.get(path_hash)
+        if info is None:
+            return _no_path(path_hash)
+        return await _listed(listing(call.front.content, info.node))
+    except (StorageFull, Incomplete):
+        # What cannot be kept can still be read: the listing is made as the NAR goes by.
+        return await _ls_in_passing(call, path_hash)
+
+
+async def _ls_in_passing(call: Call, path_hash: bytes) -> Answer:
+    path_infos = call.front.path_infos
+    description = await path_infos.describe(path_hash)
+    if description is None or (stream := await path_infos.open_nar(description)) is None:
+        return _no_path(path_hash)
+    async with stream:
+        return await _listed(listing_of_nar(stream))
+
+
+async def _listed(making: Awaitable[bytes]) -> Answer:
+    try:
+        body = await making
+    except Unsupported as error:
+        # Names that are not UTF-8: for ever, so it is no failure.
+        return absent(str(error))
+    return Answer(HTTPStatus.OK, "present", {"Content-Type": "application/json"}, body)
+
+
+async def _nar_by_hash(call: Call, wanted: NarByHash) -> Answer:
+    nar = await nars.nar_by_hash(call.front.path_infos, wanted)
+    if nar is None:
+        return absent(
+            f"nobody has {nixbase32.encode(wanted.path_hash)} with the NAR hash "
+            f"{nixbase32.encode(wanted.nar_sha256)}"
+        )
+    return await nars.answer(nar, call.method, call.headers)
+
+
+async def _nar_by_node(call: Call, wanted: NarByNode) -> Answer:
+    nar = await nars.nar_by_node(call.front.path_infos, call.front.content, wanted)
+    if nar is None:
+        return absent("the content of this node is not here, nor to be had by its path")
+    if nar.size != wanted.nar_size:
+        return invalid(f"narsize is {wanted.nar_size}, but the NAR of that node has {nar.size}")
+    return await nars.answer(nar, call.method, call.headers)
+
+
+async def _healthz(call: Call, wanted: None) -> Answer:
+    return Answer(HTTPStatus.OK, "present", {"Content-Type": TEXT}, b"alive\n")
+
+
+async def _readyz(call: Call, wanted: None) -> Answer:
+    reason = "the daemon is stopping" if call.draining else call.front.ready()
+    state = {
+        "ready": reason is None,
+        "reason": _clean(reason),
+        "substituters": [
+            {
+                "name": upstream.name,
+                "state": "up" if upstream.up else "down",
+                "since": upstream.since,
+                "last_error": _clean(upstream.last_error),
+            }
+            for upstream in call.front.status()
+        ],
+    }
+    return Answer(
+        HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE,
+        "present" if reason is None else "unknown",
+        {"Content-Type": "application/json", "Cache-Control": "no-store"},
+        json.dumps(state).encode() + b"\n",
+        reason=reason,
+    )
+
+
+async def _metrics(call: Call, wanted: None) -> Answer:
+    call.front.refresh_metrics()
+    body = generate_latest(call.front.metrics.registry)
+    return Answer(HTTPStatus.OK, "present", {"Content-Type": CONTENT_TYPE_LATEST}, body)
+
+
+def _clean(text: str | None) -> str | None:
+    return None if text is None else redact(text)
+
+
+def _no_path(path_hash: bytes) -> Answer:
+    return absent(f"nobody has {nixbase32.encode(path_hash)}")
+
+
+def _parse_nothing(text: str, query: str) -> None:
+    return None
+
+
+def _row(
+    name: str,
+    pattern: str,
+    parse: Callable[[str, str], Any],
+    answer: Callable[[Call, Any], Awaitable[Answer]],
+) -> Route:
+    return Route(name, re.compile(pattern, re.ASCII), parse, answer)
+
+
+# What is asked for most comes first. NARs without a dash in their name are other caches' NARs: a
+# client that remembers one from before is told that it is gone, rather than that it asks nonsense.
+ROUTES = (
+    _row("narinfo", r"/([^/]*)\.narinfo", parse_path_hash, _narinfo),
+    _row("nar", r"/nar/(?:tvix|snix)-castore/([^/]*)", parse_nar_by_node, _nar_by_node),
+    _row("nar", r"/nar/([^/]*-[^/]*)\.nar", parse_nar_by_hash, _nar_by_hash),
+    _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls),
+    _row("nix-cache-info", r"/nix-cache-info()", _parse_nothing, _cache_info),
+    _row("healthz", r"/healthz()", _parse_nothing, _healthz),
+    _row("readyz", r"/readyz()", _parse_nothing, _readyz),
+    _row("metrics", r"/metrics()", _parse_nothing, _metrics),
+)
