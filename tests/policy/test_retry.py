@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.virtual_clock import now, virtual_clock
+from tvixstore.errors import (
+    CorruptData,
+    Incomplete,
+    InvalidData,
+    Skipped,
+    StorageFull,
+    StoreError,
+    Unavailable,
+)
+from tvixstore.policy.deadline import bounded
+from tvixstore.policy.retry import Retry
+
+
+class Flaky:
+    """Fails with each of `errors` in turn, then answers; notes when it was called."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls: list[float] = []
+
+    async def __call__(self) -> str:
+        self.calls.append(now())
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+
+class Longest(Random):
+    """Always the longest pause that the jitter allows."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+def down(retry_after: float | None = None) -> Unavailable:
+    return Unavailable("down", retry_after=retry_after)
+
+
+@virtual_clock
+async def test_it_tries_again_until_there_is_an_answer() -> None:
+    flaky = Flaky(down(), down())
+    assert await Retry(attempts=3).run(flaky) == "answer"
+    assert len(flaky.calls) == 3
+
+
+@virtual_clock
+async def test_the_last_attempts_error_is_raised() -> None:
+    flaky = Flaky(down(), down(), Unavailable("still down"))
+    with pytest.raises(Unavailable, match="still down"):
+        await Retry(attempts=3).run(flaky)
+    assert len(flaky.calls) == 3
+
+
+@virtual_clock
+async def test_pauses_double_up_to_the_longest() -> None:
+    flaky = Flaky(*[down()] * 5)
+    await Retry(attempts=6, min_delay=0.1, max_delay=0.5, random=Longest()).run(flaky)
+    assert flaky.calls == pytest.approx([0, 0.1, 0.3, 0.7, 1.2, 1.7])
+
+
+@given(st.integers(), st.floats(0.01, 1), st.floats(1, 10))
+@virtual_clock
+async def test_jitter_stays_between_nothing_and_the_doubled_delay(
+    seed: int, min_delay: float, max_delay: float
+) -> None:
+    flaky = Flaky(*[down()] * 5)
+    retry = Retry(attempts=6, min_delay=min_delay, max_delay=max_delay, random=Random(seed))
+    await retry.run(flaky)
+    for number, (before, after) in enumerate(zip(flaky.calls, flaky.calls[1:], strict=False)):
+        assert 0 <= after - before <= min(max_delay, min_delay * 2**number) + 1e-9
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Skipped("down", ["a"], answered=True),
+        Incomplete("a part is missing", bytes(32)),
+        StorageFull("full"),
+        CorruptData("lies"),
+        InvalidData("nonsense"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_asking_again_cannot_help_is_raised_at_once(error: StoreError) -> None:
+    flaky = Flaky(error)
+
+    @virtual_clock
+    async def run() -> None:
+        with pytest.raises(type(error)):
+            await Retry(attempts=3).run(flaky)
+
+    run()
+    assert flaky.calls == [0]
+
+
+@virtual_clock
+async def test_it_is_not_asked_sooner_than_it_wants_to_be() -> None:
+    flaky = Flaky(down(retry_after=1.5))
+    await Retry(attempts=3, max_delay=2.0).run(flaky)
+    assert flaky.calls == [0, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("deadline", "retry_after", "calls"),
+    [(None, 2.5, 1), (None, 1.5, 2), (4.0, 3.5, 2), (4.0, 4.0, 1), (1.0, 1.5, 1)],
+)
+def test_it_gives_up_at_once_where_the_pause_does_not_fit(
+    deadline: float | None, retry_after: float, calls: int
+) -> None:
+    flaky = Flaky(down(retry_after))
+
+    @virtual_clock
+    async def run() -> None:
+        try:
+            if deadline is None:
+                await Retry(max_delay=2.0).run(flaky)
+            else:
+                with bounded(deadline):
+                    await Retry(max_delay=2.0).run(flaky)
+        except Unavailable:
+            assert now() == 0
+
+    run()
+    assert len(flaky.calls) == calls
+
+
+@virtual_clock
+async def test_it_never_sleeps_past_the_deadline() -> None:
+    flaky = Flaky(*[down()] * 9)
+    with pytest.raises(Unavailable), bounded(1.0):
+        await Retry(attempts=9, min_delay=0.4, max_delay=10.0, random=Longest()).run(flaky)
+    assert flaky.calls == [0, 0.4]
+    assert now() < 1.0
