@@ -86,7 +86,8 @@ def _public_key(value: object) -> PublicKey:
 
 def _url_of(schemes: tuple[str, ...], later: tuple[str, ...] = ()) -> Callable[[object], str]:
     """A validator of URLs with one of `schemes`, that knows which others come `later`."""
-    example = " or ".join(f'"{scheme}://…"' for scheme in schemes)
+    *most, last = [f'"{scheme}://…"' for scheme in schemes]
+    example = f"{', '.join(most)} or {last}"
 
     def check(value: object) -> str:
         if not isinstance(value, str):

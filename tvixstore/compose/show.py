@@ -56,10 +56,12 @@ def _branch(
 
 
 def _settings(section: Section) -> dict[str, str]:
-    """The keys of `section` that are set, its own before inherited ones, as one would write them."""
+    """The keys of `section` that are set, own ones before inherited ones, as one writes them."""
     values = section.model_dump(mode="json", exclude_none=True)
-    own = type(section).__annotations__
-    return {key: _text(values[key]) for key in sorted(values, key=lambda key: key not in own)}
+    keys = [
+        key for model in type(section).__mro__ for key in vars(model).get("__annotations__", ())
+    ]
+    return {key: _text(values[key]) for key in keys if key in values}
 
 
 def _text(value: object) -> str:

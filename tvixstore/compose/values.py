@@ -15,9 +15,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from tvixstore.log import redact
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h)")
+_DURATION = re.compile(r"(\d{1,20}(?:\.\d{1,20})?) ?(ms|s|m|h)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]iB|B)?")
+_SIZE = re.compile(r"(\d{1,20})(\.\d{1,20})? ?([KMGT]iB|B)?")
 _BYTES = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _NAME = re.compile(r"[A-Za-z0-9_:]([A-Za-z0-9._:-]*[A-Za-z0-9_:])?")
@@ -83,7 +83,7 @@ def format_duration(seconds: float) -> str:
         count = seconds / factor
         if count >= 1 and count == round(count, 9) and round(count, 9).is_integer():
             return f"{round(count)}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def parse_size(value: object) -> int:
@@ -92,7 +92,8 @@ def parse_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
     elif isinstance(value, str) and (match := _SIZE.fullmatch(value)) is not None:
-        size = round(float(match[1][:30]) * _BYTES[match[2] or "B"])
+        unit = _BYTES[match[3] or "B"]
+        size = int(match[1]) * unit + round(float(match[2] or 0) * unit)
     elif isinstance(value, str) and (match := re.fullmatch(r"([\d.]+) ?([KMGTkmgt])[Bb]?", value)):
         raise ValueError(f'{quote(value)} has no such unit: write "{match[1]}{match[2].upper()}iB"')
     else:
@@ -107,7 +108,7 @@ def format_size(size: int) -> str:
     for unit, factor in _BYTES.items():
         if size >= factor and size % factor == 0:
             return f"{size // factor}{unit}"
-    return "0"
+    return "0B"
 
 
 @dataclass(frozen=True, slots=True)
