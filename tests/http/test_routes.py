@@ -1,0 +1,439 @@
+"""Each route, good and bad, over a real socket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.http.support import (
+    ABSENT_HASH,
+    DescribedPaths,
+    FailingPaths,
+    ScriptedStream,
+    Store,
+    client_of,
+    counted,
+    description_of,
+    front_of,
+    link_of,
+    store_path,
+)
+from tvixstore.castore import Digest, Directory, DirectoryNode, SymlinkNode
+from tvixstore.errors import (
+    ConfigError,
+    CorruptData,
+    Incomplete,
+    InvalidData,
+    ReadOnly,
+    Skipped,
+    StorageFull,
+    StoreError,
+    Unavailable,
+    Unsupported,
+)
+from tvixstore.http import UpstreamStatus
+from tvixstore.nix import NarInfo, nixbase32
+from tvixstore.pathinfo import PathInfo
+
+ABSENT = nixbase32.encode(ABSENT_HASH)
+
+
+async def test_nix_cache_info_names_store_and_priority() -> None:
+    async with client_of(front_of(DescribedPaths(None), priority=41)) as client:
+        reply = await client.get("/nix-cache-info")
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "text/x-nix-cache-info"
+    assert reply.text == "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 41\n"
+
+
+async def test_a_narinfo_of_castore_content_links_its_node() -> None:
+    store = await Store.filled()
+    async with client_of(front_of(store.path_infos, store.content)) as client:
+        reply = await client.get(f"/{store.path.digits}.narinfo")
+        narinfo = NarInfo.parse(reply.text)
+        nar = await client.get("/" + narinfo.url)
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "text/x-nix-narinfo"
+    assert reply.headers["content-length"] == str(len(reply.body))
+    assert narinfo.url.startswith("nar/tvix-castore/")
+    assert narinfo.url.endswith(f"?narsize={len(store.path.nar)}&path={store.path.digits}")
+    assert narinfo.compression == "none"
+    assert narinfo.file_hash is not None
+    assert narinfo.file_hash.digest == narinfo.nar_sha256 == store.path.info.nar_sha256
+    assert narinfo.file_size == narinfo.nar_size == len(store.path.nar)
+    assert nar.body == store.path.nar
+
+
+async def test_a_narinfo_of_a_described_path_links_its_nar_by_hash() -> None:
+    store = await Store.filled()
+    described = DescribedPaths(description_of(store.path), ScriptedStream(store.path.nar))
+    async with client_of(front_of(described)) as client:
+        narinfo = NarInfo.parse((await client.get(f"/{store.path.digits}.narinfo")).text)
+        nar = await client.get("/" + narinfo.url)
+    digits = nixbase32.encode(store.path.info.nar_sha256)
+    assert narinfo.url == f"nar/{store.path.digits}-{digits}.nar"
+    assert nar.body == store.path.nar
+
+
+async def test_a_narinfo_follows_what_the_service_says_now() -> None:
+    store = await Store.filled()
+    described = DescribedPaths(description_of(store.path))
+    async with client_of(front_of(described)) as client:
+        before = await client.get(f"/{store.path.digits}.narinfo")
+        again = await client.get(f"/{store.path.digits}.narinfo")
+        described.description = store.path.info
+        after = await client.get(f"/{store.path.digits}.narinfo")
+    assert before.body == again.body
+    assert "tvix-castore" in after.text
+
+
+async def test_a_symlink_too_long_for_a_url_keeps_the_nar_by_hash() -> None:
+    store = await Store.filled()
+    path = await store_path(store.path_infos, store.content, "long", SymlinkNode(b"a" * 4095))
+    async with client_of(front_of(store.path_infos, store.content)) as client:
+        narinfo = NarInfo.parse((await client.get(f"/{path.digits}.narinfo")).text)
+        nar = await client.get("/" + narinfo.url)
+    assert narinfo.url.startswith(f"nar/{path.digits}-")
+    assert nar.body == path.nar
+
+
+async def test_the_longest_node_in_a_url_is_served() -> None:
+    store = await Store.filled()
+    path = await store_path(store.path_infos, store.content, "long", SymlinkNode(b"a" * 4080))
+    async with client_of(front_of(store.path_infos, store.content)) as client:
+        narinfo = NarInfo.parse((await client.get(f"/{path.digits}.narinfo")).text)
+        nar = await client.get("/" + narinfo.url)
+    assert narinfo.url.startswith("nar/tvix-castore/")
+    assert nar.body == path.nar
+
+
+async def test_absent_paths_are_404_with_the_reason() -> None:
+    store = await Store.filled()
+    sha256 = nixbase32.encode(bytes(32))
+    async with client_of(front_of(store.path_infos, store.content)) as client:
+        for target in (
+            f"/{ABSENT}.narinfo",
+            f"/{ABSENT}.ls",
+            f"/nar/{ABSENT}-{sha256}.nar",
+            f"/nar/{store.path.digits}-{sha256}.nar",
+        ):
+            reply = await client.get(target)
+            assert (reply.status, target) == (404, target)
+            assert "nobody has" in reply.text
+            assert reply.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/", "", "/nix-cache-info/", "/log/x.drv", "/nar/", "/nar/" + "1" * 52 + ".nar", "/_tvix/",
+     "/a/b.narinfo", "/x.narinfo.", "/nar/tvix-castore", "/nar/a-b.nar.xz"],
+)  # fmt: skip
+async def test_other_paths_are_404(target: str) -> None:
+    async with client_of(front_of(DescribedPaths(None))) as client:
+        reply = await client.get(target or "http://cache")
+    assert reply.status == 404
+    assert reply.text == "nothing is served under this path\n"
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "OPTIONS", "PATCH"])
+async def test_other_methods_are_405(method: str) -> None:
+    async with client_of(front_of(DescribedPaths(None))) as client:
+        reply = await client.request(method, "/nix-cache-info")
+        after = await client.get("/nix-cache-info")
+    assert reply.status == 405
+    assert reply.headers["allow"] == "GET, HEAD"
+    assert after.status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (f"/{ABSENT[:-1]}.narinfo", "31 digits, expected 32"),
+        (f"/{'e' + ABSENT[1:]}.narinfo", "not a nixbase32 digit"),
+        ("/.narinfo", "0 digits"),
+        (f"/{ABSENT}x.ls", "33 digits"),
+        (f"/nar/{ABSENT}-{'0' * 51}.nar", "51 digits, expected 52"),
+        (f"/nar/{ABSENT}-{'z' * 52}.nar", "spare bits"),
+        ("/nar/-.nar", "0 digits"),
+        ("/nar/tvix-castore/?narsize=1", "not base64url"),
+        ("/nar/tvix-castore/a?narsize=1", "base64url"),
+        ("/nar/tvix-castore/ab?narsize=1", "spare bits"),
+        ("/nar/tvix-castore/YWI=?narsize=1", "not base64url"),
+        ("/nar/tvix-castore/YWJj?narsize=1", ""),
+        ("/nar/snix-castore/GgMSAWE", "lacks narsize"),
+        ("/nar/tvix-castore/GgMSAWE?narsize=", "not a number"),
+        ("/nar/tvix-castore/GgMSAWE?narsize=-1", "not a number"),
+        ("/nar/tvix-castore/GgMSAWE?narsize=%D9%A1", "not a number"),
+        ("/nar/tvix-castore/GgMSAWE?narsize=0", "not a number"),
+        (f"/nar/tvix-castore/GgMSAWE?narsize={2**64}", "not a number"),
+        ("/nar/tvix-castore/GgMSAWE?narsize=1&path=x", "1 digits"),
+        ("/nar/tvix-castore/GgMSAWE?narsize=1&path=", "0 digits"),
+        ("/nar/tvix-castore/GgMSAWE?" + "&".join(["a=1"] * 17), "fields"),
+        ("/nar/tvix-castore/GgMSAWE?narsize=1", "has 120" ),
+        ("/nar/tvix-castore/" + "A" * 5463 + "?narsize=1", "5462 at most"),
+        ("/nar/tvix-castore/GgYKAW4SAWE?narsize=1", "no name"),
+    ],
+)  # fmt: skip
+async def test_malformed_names_are_400_with_the_reason(target: str, reason: str) -> None:
+    async with client_of(front_of(DescribedPaths(None))) as client:
+        reply = await client.get(target)
+    assert reply.status == 400, reply.text
+    assert reason in reply.text
+
+
+ERRORS = [
+    StoreError("who knows"),
+    InvalidData("a peer did not like it"),
+    CorruptData("mirror-1: narinfo names another path"),
+    Unavailable("mirror-1: timed out; mirror-2: 500"),
+    Incomplete("blob is missing", bytes(32)),
+    StorageFull("1 GiB is to stay free"),
+    Skipped("community is down", ["community"], answered=False),
+    ReadOnly("read only"),
+    Unsupported("cannot"),
+    ConfigError("bad"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("form", ["narinfo", "ls", "nar", "node"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_failing_service_is_503_and_never_404(
+    error: StoreError, form: str, method: str
+) -> None:
+    target = {
+        "narinfo": f"/{ABSENT}.narinfo",
+        "ls": f"/{ABSENT}.ls",
+        "nar": f"/nar/{ABSENT}-{'0' * 52}.nar",
+        # Of a Directory that is not here.
+        "node": link_of(DirectoryNode(Digest(bytes(32)), 1), 999, ABSENT),
+    }[form]
+    async with client_of(front_of(FailingPaths(error))) as client:
+        reply = await client.request(method, target)
+    assert reply.status == 503
+    assert int(reply.headers["retry-after"]) >= 1
+    assert reply.headers["cache-control"] == "no-store"
+    if method == "GET":
+        assert str(error) in reply.text
+
+
+async def test_a_reason_never_holds_credentials() -> None:
+    error = Unavailable("https://user:secret@mirror.example/x?token=secret: 500")
+    async with client_of(front_of(FailingPaths(error))) as client:
+        reply = await client.get(f"/{ABSENT}.narinfo")
+    assert "mirror.example" in reply.text
+    assert "secret" not in reply.text
+
+
+@pytest.mark.parametrize(("wanted", "said"), [(7.2, "8"), (0.0, "1"), (86400.0, "60")])
+async def test_retry_after_is_what_the_upstream_said_within_reason(
+    wanted: float, said: str
+) -> None:
+    error = Unavailable("busy", retry_after=wanted)
+    async with client_of(front_of(FailingPaths(error))) as client:
+        reply = await client.get(f"/{ABSENT}.narinfo")
+    assert reply.headers["retry-after"] == said
+
+
+async def test_an_unexpected_exception_is_500_without_details(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    front = front_of(FailingPaths(KeyError("inner detail")))
+    async with client_of(front) as client:
+        reply = await client.get(f"/{ABSENT}.narinfo")
+        after = await client.get("/nix-cache-info")
+    assert (reply.status, reply.text) == (500, "internal error\n")
+    assert after.status == 200
+    assert counted(front, "requests_total", route="narinfo", status="500", answer="error") == 1
+    (record,) = caplog.records
+    assert record.exc_info is not None
+
+
+async def test_skipped_optional_members_make_a_404_that_nobody_keeps() -> None:
+    error = Skipped("community is down", ["community", "späť\n"], answered=True)
+    async with client_of(front_of(FailingPaths(error))) as client:
+        reply = await client.get(f"/{ABSENT}.narinfo")
+        nar = await client.get(f"/nar/{ABSENT}-{'0' * 52}.nar")
+        listing = await client.get(f"/{ABSENT}.ls")
+    assert reply.status == 404
+    assert reply.headers["x-tvix-skipped"] == "community, sp???"
+    assert reply.headers["cache-control"] == "no-store"
+    assert (nar.status, listing.status) == (503, 503)
+
+
+async def test_head_has_the_headers_of_get_and_no_body() -> None:
+    store = await Store.filled()
+    front = front_of(store.path_infos, store.content)
+    digits, sha256 = store.path.digits, nixbase32.encode(store.path.info.nar_sha256)
+    async with client_of(front) as client:
+        castore = NarInfo.parse((await client.get(f"/{digits}.narinfo")).text).url
+        for target in (
+            "/nix-cache-info",
+            f"/{digits}.narinfo",
+            f"/{ABSENT}.narinfo",
+            "/x.narinfo",
+            f"/{digits}.ls",
+            f"/nar/{digits}-{sha256}.nar",
+            f"/{castore}",
+            "/healthz",
+            "/readyz",
+            "/nothing",
+        ):
+            # One after the other on one connection: a body after HEAD would be read as the next.
+            head = await client.request("HEAD", target)
+            get = await client.get(target)
+            head.headers.pop("date"), get.headers.pop("date")
+            assert (head.status, head.headers) == (get.status, get.headers), target
+
+
+async def test_head_of_a_nar_opens_nothing() -> None:
+    store = await Store.filled()
+    described = DescribedPaths(description_of(store.path))
+    sha256 = nixbase32.encode(store.path.info.nar_sha256)
+    async with client_of(front_of(described)) as client:
+        reply = await client.request("HEAD", f"/nar/{store.path.digits}-{sha256}.nar")
+    assert reply.status == 200
+    assert reply.headers["content-length"] == str(len(store.path.nar))
+    assert described.opened == []
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    store = await Store.filled()
+    sha256 = nixbase32.encode(store.path.info.nar_sha256)
+    targets = [f"/{store.path.digits}.narinfo", f"/nar/{store.path.digits}-{sha256}.nar",
+               f"/{ABSENT}.narinfo", "/nix-cache-info"] * 20  # fmt: skip
+    async with client_of(front_of(store.path_infos, store.content)) as client:
+        for target in targets:
+            client.send("GET", target)
+        statuses = [(await client.receive()).status for _ in targets]
+    assert statuses == [200, 200, 404, 200] * 20
+
+
+async def test_a_target_with_its_origin_or_with_escapes_means_the_same() -> None:
+    async with client_of(front_of(DescribedPaths(None))) as client:
+        for target in ("http://other.example:80/nix-cache-info?x=1", "/nix%2Dcache-info"):
+            assert (await client.get(target)).status == 200
+
+
+async def test_the_body_of_a_request_is_not_read() -> None:
+    async with client_of(front_of(DescribedPaths(None))) as client:
+        client.send("PUT", "/x.narinfo", Content_Length="3")
+        assert (await client.receive()).status == 405
+        client.writer.write(b"abc")
+        assert (await client.get("/healthz")).status == 200
+
+
+async def test_a_listing_of_content_that_is_here() -> None:
+    store = await Store.filled()
+    async with client_of(front_of(store.path_infos, store.content)) as client:
+        reply = await client.get(f"/{store.path.digits}.ls")
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "application/json"
+    root = json.loads(reply.body)["root"]
+    tool = root["entries"]["bin"]["entries"]["tool"]
+    assert tool["executable"] is True
+    assert store.path.nar[tool["narOffset"] :].startswith(b"#!/bin/sh")
+    assert root["entries"]["link"] == {"type": "symlink", "target": "bin/tool"}
+
+
+@pytest.mark.parametrize(
+    "error", [StorageFull("no room"), Incomplete("gone", bytes(32))], ids=["full", "gone"]
+)
+async def test_a_listing_of_what_cannot_be_kept_is_made_from_the_nar(error: StoreError) -> None:
+    store = await Store.filled()
+    stream = ScriptedStream(store.path.nar[:1000], store.path.nar[1000:])
+
+    class Full(DescribedPaths):
+        async def get(self, path_hash: bytes) -> PathInfo | None:
+            raise error
+
+    full = Full(description_of(store.path), stream)
+    async with client_of(front_of(store.path_infos, store.content)) as client:
+        warm = await client.get(f"/{store.path.digits}.ls")
+    async with client_of(front_of(full)) as client:
+        cold = await client.get(f"/{store.path.digits}.ls")
+        none = await client.get(f"/{ABSENT}.ls")
+    assert cold.status == 200
+    assert cold.body == warm.body
+    assert none.status == 404
+    assert stream.closed.is_set()
+
+
+async def test_a_path_with_names_that_are_not_utf8_has_no_listing() -> None:
+    store = await Store.filled()
+    directory = Directory.of([(b"\xff", SymlinkNode(b"a"))])
+    await store.content.directories.put(directory)
+    node = DirectoryNode(directory.digest, directory.size)
+    path = await store_path(store.path_infos, store.content, "odd", node)
+    async with client_of(front_of(store.path_infos, store.content)) as client:
+        reply = await client.get(f"/{path.digits}.ls")
+        nar = await client.get(f"/nar/{path.digits}-{nixbase32.encode(path.info.nar_sha256)}.nar")
+    assert reply.status == 404
+    assert "UTF-8" in reply.text
+    assert nar.body == path.nar
+
+
+async def test_health_readiness_and_metrics() -> None:
+    reasons: list[str | None] = ["the state is locked by https://u:p@x/", None]
+    upstreams = [
+        UpstreamStatus("main", True, 1700000000.0),
+        UpstreamStatus("dead", False, 1700000001.5, "https://u:secret@x/?y=secret: refused"),
+    ]
+    refreshed = []
+    front = front_of(
+        DescribedPaths(None),
+        ready=lambda: reasons[0],
+        status=lambda: upstreams,
+        refresh_metrics=lambda: refreshed.append(True),
+    )
+    async with client_of(front) as client:
+        unready = await client.get("/readyz")
+        alive = await client.get("/healthz")
+        del reasons[0]
+        ready = await client.get("/readyz")
+        metrics = await client.get("/metrics")
+    assert (unready.status, alive.status, ready.status) == (503, 200, 200)
+    assert json.loads(unready.body)["reason"] == "the state is locked by https://x/"
+    assert json.loads(ready.body) == {
+        "ready": True,
+        "reason": None,
+        "substituters": [
+            {"name": "main", "state": "up", "since": 1700000000.0, "last_error": None},
+            {
+                "name": "dead",
+                "state": "down",
+                "since": 1700000001.5,
+                "last_error": "https://x/?… refused",
+            },
+        ],
+    }
+    assert refreshed == [True]
+    assert metrics.headers["content-type"].startswith("text/plain")
+    line = 'tvixstore_requests_total{answer="present",front="http",route="readyz",status="200"} 1.0'
+    assert line in metrics.text.splitlines()
+
+
+async def test_requests_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tvixstore.http")
+    store = await Store.filled()
+    front = front_of(store.path_infos, store.content, access_log=True)
+    async with client_of(front) as client:
+        sent = len((await client.get(f"/{store.path.digits}.narinfo")).body)
+        sent += len((await client.get(f"/{ABSENT}.narinfo")).body)
+        await client.request("HEAD", f"/{store.path.digits}.narinfo")
+        sent += len((await client.get("/nothing")).body)
+    labels = {"route": "narinfo"}
+    assert counted(front, "requests_total", **labels, status="200", answer="present") == 2
+    assert counted(front, "requests_total", **labels, status="404", answer="absent") == 1
+    assert counted(front, "request_seconds_count", **labels) == 3
+    assert counted(front, "response_bytes_total") == sent
+    fields = [record.__dict__["fields"] for record in caplog.records]
+    assert [(line["request"], line["route"], line["status"]) for line in fields] == [
+        (1, "narinfo", 200),
+        (2, "narinfo", 404),
+        (3, "narinfo", 200),
+        (4, "other", 404),
+    ]
+    assert {record.getMessage() for record in caplog.records} == {"request"}
+    assert all(line["ms"] >= 0 and line["bytes"] >= 0 for line in fields)
