@@ -4,16 +4,19 @@ from tvixstore.nix import nixbase32
 from tvixstore.nix.content_address import ContentAddress, hash_modulo
 from tvixstore.nix.hashes import NixHash
 from tvixstore.nix.narinfo import NarInfo
+from tvixstore.nix.realisation import BuildTrace, Realisation
 from tvixstore.nix.signature import KeyRing, PublicKey, SecretKey, Signature, fingerprint
 from tvixstore.nix.store_path import STORE_DIR, StorePath
 
 __all__ = [
     "STORE_DIR",
+    "BuildTrace",
     "ContentAddress",
     "KeyRing",
     "NarInfo",
     "NixHash",
     "PublicKey",
+    "Realisation",
     "SecretKey",
     "Signature",
     "StorePath",

@@ -52,6 +52,9 @@ class NarInfo:
             raise InvalidData(f"NarSize is {self.nar_size}, expected 1 to 64 bits")
         if not self.url:
             raise InvalidData("URL is empty")
+        for text in (self.url, self.compression, self.system or ""):
+            if not text.isprintable():
+                raise InvalidData(f"{text!r} does not fit on a line of a narinfo")
 
     @classmethod
     def parse(cls, text: str) -> NarInfo:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from tvixstore.errors import InvalidData
@@ -26,7 +25,7 @@ class Realisation:
 
     id: str
     out_path: StorePath
-    dependencies: Mapping[str, StorePath] = MappingProxyType({})
+    dependencies: Mapping[str, StorePath] = field(default_factory=dict)
     signatures: tuple[Signature, ...] = ()
 
     @classmethod
