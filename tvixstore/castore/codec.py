@@ -48,7 +48,7 @@ def decode_node(data: bytes) -> tuple[bytes, Node]:
     except IndexError:
         raise InvalidData(f"Node of {len(data)} bytes ends within its fields") from None
     if end != len(data):
-        raise InvalidData(f"Node has {len(data) - end} bytes too many, or too few if negative")
+        raise InvalidData(f"Node ends at byte {end}, but {len(data)} bytes were sent")
     if name:
         check_name(name)
     return name, node
