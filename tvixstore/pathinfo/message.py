@@ -40,6 +40,8 @@ class Message:
         self._fields: dict[int, list[int | bytes]] = {}
         while self._at < len(data):
             tag = self._take_varint()
+            if tag >> 3 == 0:
+                raise InvalidData(f"{where}: field number 0 before byte {self._at}")
             self._fields.setdefault(tag >> 3, []).append(self._take_value(tag & 7))
 
     def number(self, field: int, name: str) -> int:
