@@ -191,7 +191,7 @@ class NarReader:
                     return constant
             rest = buffer[position : position + _LONGEST_CONSTANT]
             if not any(constant.startswith(rest) for constant in choices):
-                raise self._invalid("something else than a NAR has there")
+                raise self._invalid("unexpected bytes")
             yield None
 
     def _take_string(self, what: str, limit: int) -> Generator[None, None, bytes]:

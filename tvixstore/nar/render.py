@@ -142,7 +142,7 @@ class _NarStream(ByteStream):
         self._add(open_regular(name, node.size, node.executable))
         end = close_regular(name, node.size)
         skipped = min(self._skip, node.size)
-        wanted = min(node.size - skipped, self._left - self._held)
+        wanted = max(0, min(node.size - skipped, self._left - self._held))
         if wanted == 0 and (skipped or node.size or node.digest == EMPTY_DIGEST):
             # All of its contents are before the offset, or behind what was asked for.
             self._skip -= skipped
