@@ -49,14 +49,17 @@ async def test_what_is_put_within_the_delay_is_one_batch() -> None:
 
 
 @virtual_clock
-async def test_a_full_batch_does_not_wait() -> None:
+async def test_full_batches_do_not_wait_and_what_is_left_does() -> None:
     sink = Sink()
     writes = sink.writes()
-    for number in range(4):
+    for number in range(7):
         writes.put(str(number), number)
-    await sink.begun.wait()
-    await asyncio.sleep(0)
-    assert sink.batches == [(0.0, {"0": 0, "1": 1, "2": 2, "3": 3})]
+    await asyncio.sleep(11)
+    assert sink.batches == [
+        (0.0, {"0": 0, "1": 1, "2": 2}),
+        (0.0, {"3": 3, "4": 4, "5": 5}),
+        (10.0, {"6": 6}),
+    ]
     await writes.aclose()
 
 

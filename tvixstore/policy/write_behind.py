@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 from typing import Generic, TypeVar
 
 from tvixstore.log import Logger
@@ -23,7 +24,7 @@ _WAITING_BATCHES = 20
 
 
 class WriteBehind(Generic[Key, Value]):
-    """Hands what was `put` to `write`, at most `delay` seconds or `batch` keys later.
+    """Hands what was `put` to `write`, `batch` keys at a time, or fewer after `delay` seconds.
 
     Its task lives while there is something to write; `aclose` writes the rest and ends it.
     """
@@ -80,7 +81,8 @@ class WriteBehind(Generic[Key, Value]):
         while self._pending:
             if not self._closed:
                 await self._wait()
-            self._writing, self._pending = self._pending, {}
+            keys = list(islice(self._pending, self._batch))
+            self._writing = {key: self._pending.pop(key) for key in keys}
             try:
                 await self._write(self._writing)
             except Exception as error:
