@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from tvixstore.errors import StoreError, Unavailable
+from tvixstore.errors import Incomplete, StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.metrics import NodeMeter
 from tvixstore.pathinfo.info import Description, PathInfo
@@ -61,7 +61,7 @@ class CachedPathInfoService(PathInfoService):
                 return description
         description = await self.far.describe(path_hash, nar_sha256)
         if description is None and failure is not None:
-            raise _unknown(failure) from failure
+            raise _unknown(failure)
         return description
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
@@ -76,7 +76,7 @@ class CachedPathInfoService(PathInfoService):
                 return info
         info = await self._fetching.run(path_hash, lambda: self._fetch(path_hash))
         if info is None and failure is not None:
-            raise _unknown(failure) from failure
+            raise _unknown(failure)
         return info
 
     async def open_nar(
@@ -96,7 +96,7 @@ class CachedPathInfoService(PathInfoService):
                 return _MendedStream(self, description, stream, offset, length)
         stream = await self.far.open_nar(description, offset, length, into=self.near)
         if stream is None and failure is not None:
-            raise _unknown(failure) from failure
+            raise _unknown(failure)
         return stream
 
     async def put(self, info: PathInfo) -> PathInfo:
@@ -145,6 +145,9 @@ class CachedPathInfoService(PathInfoService):
 
 
 def _unknown(failure: Exception) -> Unavailable:
+    """What is raised where near failed, and far has nothing that would make up for it."""
+    if isinstance(failure, Incomplete):
+        return failure
     return Unavailable(f"far does not have it, and near could not be read: {failure}")
 
 
@@ -185,7 +188,7 @@ class _MendedStream(ByteStream):
         length = None if self._end is None else self._end - self._position
         stream = await cache.far.open_nar(description, self._position, length, into=cache.near)
         if stream is None:
-            raise _unknown(error) from error
+            raise _unknown(error)
         self._stream = stream
 
     async def aclose(self) -> None:
