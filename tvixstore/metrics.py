@@ -94,6 +94,11 @@ class Metrics:
         self.store_free_bytes = Gauge(
             "tvixstore_store_free_bytes", "Bytes free on the state's file system", registry=registry
         )
+        self.chunks_dropped = Counter(
+            "tvixstore_chunks_dropped",
+            "Chunks found corrupt or missing on disk, dropped to be fetched again",
+            registry=registry,
+        )
         self.evictions = Counter("tvixstore_evictions", "Paths evicted", registry=registry)
         self.build_info = Gauge(
             "tvixstore_build_info", "Always 1", ["version", "python"], registry=registry

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def sync_directory(path: Path) -> None:
+def sync_directory(path: Path | str) -> None:
     """Makes names that came or went in `path` survive a power cut. Blocks."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -16,7 +16,7 @@ Step = Literal[
     # Each group of changes in LMDB.
     "lmdb-changes-made",
     "lmdb-committed",
-    # A chunk that becomes a file: half of it written, all of it, under its final name.
+    # A chunk that becomes a file: empty yet, all of it there, under its final name.
     "chunk-file-begun",
     "chunk-file-written",
     "chunk-file-renamed",

@@ -1,0 +1,115 @@
+"""How one chunk is kept: compressed where that pays, small ones inside the index, others as files.
+
+The index has a record for each chunk: a byte of flags, the chunk's size and the size of its stored
+form (32 bits each, little endian), and then the stored form itself unless that is a file.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from dataclasses import dataclass
+
+import zstandard
+from blake3 import blake3
+
+from tvixstore.errors import CorruptData
+
+LEVEL = 3
+# Compression has to save a tenth, otherwise the chunk is kept as it is: reading is then cheaper.
+WORTH = 0.9
+# Chunks above this are judged by a sample from their middle first.
+SAMPLE_ABOVE = 64 << 10
+SAMPLE_BYTES = 16 << 10
+
+_HEADER = struct.Struct("<BII")
+_COMPRESSED = 1
+_IN_FILE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A chunk's entry in the index: `size` bytes, kept as `stored` bytes."""
+
+    size: int
+    stored: int
+    compressed: bool
+    # The stored form; `None` if it is a file.
+    payload: bytes | None
+
+    def encode(self) -> bytes:
+        flags = _COMPRESSED * self.compressed | _IN_FILE * (self.payload is None)
+        return _HEADER.pack(flags, self.size, self.stored) + (self.payload or b"")
+
+    @classmethod
+    def decode(cls, digest: bytes, value: bytes) -> Record:
+        """Raises `CorruptData` for what is no record."""
+        if len(value) >= _HEADER.size:
+            flags, size, stored = _HEADER.unpack_from(value)
+            in_file = bool(flags & _IN_FILE)
+            payload = None if in_file else value[_HEADER.size :]
+            if flags < 4 and len(value) - _HEADER.size == (0 if in_file else stored):
+                return cls(size, stored, bool(flags & _COMPRESSED), payload)
+        raise CorruptData(f"the index entry of chunk {digest.hex()} cannot be read")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredForm:
+    """A chunk ready to be written."""
+
+    digest: bytes
+    size: int
+    compressed: bool
+    payload: bytes | memoryview
+    stored: int
+
+    def inline_record(self) -> Record:
+        return Record(self.size, self.stored, self.compressed, bytes(self.payload))
+
+    def file_record(self) -> Record:
+        return Record(self.size, self.stored, self.compressed, None)
+
+
+class _Contexts(threading.local):
+    """zstd's contexts are not to be shared between threads, and expensive to make for each call."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_contexts = _Contexts()
+
+
+def encode_chunk(data: bytes | memoryview, *, compress: bool) -> StoredForm:
+    """Hashes and, where it pays, compresses. Up to a millisecond a chunk."""
+    digest = blake3(data).digest()
+    if compress and _promises_to_shrink(data):
+        packed = _contexts.compressor.compress(data)
+        if len(packed) <= len(data) * WORTH:
+            return StoredForm(digest, len(data), True, packed, len(packed))
+    return StoredForm(digest, len(data), False, data, len(data))
+
+
+def _promises_to_shrink(data: bytes | memoryview) -> bool:
+    if len(data) <= SAMPLE_ABOVE:
+        return True
+    begin = len(data) // 2
+    sample = data[begin : begin + SAMPLE_BYTES]
+    return len(_contexts.compressor.compress(sample)) <= len(sample) * WORTH
+
+
+def decode_chunk(digest: bytes, record: Record, payload: bytes) -> bytes:
+    """The chunk's bytes, verified; `CorruptData` if `payload` is not its stored form."""
+    data = payload
+    if record.compressed:
+        try:
+            # Checked first, because that many bytes are allocated at once.
+            if zstandard.frame_content_size(payload) != record.size:
+                raise CorruptData(f"chunk {digest.hex()} has a frame of another size")
+            data = _contexts.decompressor.decompress(payload)
+        except zstandard.ZstdError as error:
+            raise CorruptData(f"chunk {digest.hex()} cannot be decompressed: {error}") from error
+    if len(data) != record.size or blake3(data).digest() != digest:
+        raise CorruptData(f"chunk {digest.hex()} does not hash to its digest")
+    return data

@@ -1,0 +1,180 @@
+"""Chunks on their way into a chunk store: nothing of them can be seen before `commit`.
+
+Larger ones are written to files without their final names at once, so that memory stays bounded;
+small ones wait in memory. Everything becomes visible in one group of index entries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from tvixstore.errors import StorageFull
+from tvixstore.kv import step
+from tvixstore.kv.files import storage_error
+from tvixstore.log import Logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+
+    from tvixstore.blob.chunk_codec import StoredForm
+    from tvixstore.blob.chunk_store import ChunkStore
+
+# Stored forms up to this size go into the index.
+MAX_INLINE_BYTES = 64 << 10
+# What may wait in memory for the commit; after that, small ones become files too.
+MAX_WAITING_BYTES = 8 << 20
+# Threads that wait for the disk at once when every file has to be synced.
+SYNC_THREADS = 4
+
+_log = Logger(__name__)
+
+
+class Staging:
+    """The new chunks of one blob, or of several small ones. Ends with `commit` or `discard`."""
+
+    def __init__(self, store: ChunkStore, *, durable: bool) -> None:
+        self._store = store
+        self._durable = durable
+        self._inline: dict[bytes, StoredForm] = {}
+        self._inline_bytes = 0
+        # Chunks in files, and the names of those files for now.
+        self._files: dict[bytes, tuple[str, StoredForm]] = {}
+        # Bytes in those files that the guard knows of.
+        self._counted = 0
+
+    async def add(self, chunks: Iterable[StoredForm]) -> None:
+        """Takes those chunks that the store does not have. Raises `StorageFull`."""
+        staged = self._inline.keys() | self._files.keys()
+        fresh = await self._absent({one.digest: one for one in chunks if one.digest not in staged})
+        size = sum(one.stored for one in fresh)
+        guard = self._store.guard
+        if guard is not None and not guard.admits(size):
+            raise StorageFull(f"{self._store.files.root}: min_free or max_size leaves no room")
+        to_write = []
+        for chunk in fresh:
+            if self._fits_inline(chunk):
+                self._inline[chunk.digest] = chunk
+                self._inline_bytes += chunk.stored
+            else:
+                # Known before it exists: whatever happens, `discard` removes it.
+                path = self._store.files.incoming_name()
+                self._files[chunk.digest] = (path, chunk)
+                to_write.append((path, chunk.payload))
+        if to_write:
+            await self._reporting(self._write(to_write))
+            self._count(sum(len(payload) for _, payload in to_write))
+
+    async def commit(self) -> None:
+        """Makes the chunks visible, durably. To be run to its end, whoever is cancelled."""
+        absent = await self._absent(self._inline | {d: one for d, (_, one) in self._files.items()})
+        records = {one.digest: self._record(one) for one in absent}
+        publish = [(path, d) for d, (path, _) in self._files.items() if d in records]
+        committing = self._store.committing
+        committing.update(digest for _, digest in publish)
+        try:
+            await self._reporting(self._publish(publish, records))
+        except BaseException:
+            await self._withdraw([digest for _, digest in publish])
+            raise
+        finally:
+            for _, digest in publish:
+                committing[digest] -= 1
+                if not committing[digest]:
+                    del committing[digest]
+        for _, digest in publish:
+            # These stay counted.
+            self._counted -= self._files.pop(digest)[1].stored
+        await self.discard()
+
+    async def discard(self) -> None:
+        """Forgets what was not committed."""
+        self._inline.clear()
+        files, self._files = self._files, {}
+        if not files:
+            return
+        self._count(-self._counted)
+        paths = [path for path, _ in files.values()]
+        try:
+            await self._store.pools.files.run(self._store.files.remove, paths)
+        except asyncio.CancelledError:
+            # Perhaps before a thread came to it, so it is done here: nothing may be left.
+            self._store.files.remove(paths)
+            raise
+
+    def _fits_inline(self, chunk: StoredForm) -> bool:
+        return (
+            chunk.stored <= MAX_INLINE_BYTES
+            and self._inline_bytes + chunk.stored <= MAX_WAITING_BYTES
+        )
+
+    def _record(self, chunk: StoredForm) -> bytes:
+        inline = chunk.digest in self._inline
+        return (chunk.inline_record() if inline else chunk.file_record()).encode()
+
+    def _count(self, change: int) -> None:
+        self._counted += change
+        if self._store.guard is not None:
+            self._store.guard.add("chunks", change)
+
+    async def _absent(self, chunks: Mapping[bytes, StoredForm]) -> list[StoredForm]:
+        values = await self._store.index.get_many(list(chunks))
+        return [one for one, value in zip(chunks.values(), values, strict=True) if value is None]
+
+    async def _write(self, files: list[tuple[str, bytes | memoryview]]) -> None:
+        run, write = self._store.pools.files.run, self._store.files.write
+        # Without syncing one thread is busy enough; with it, threads mostly wait.
+        shares = min(SYNC_THREADS, len(files)) if self._durable else 1
+        # All of them end before this does, so that no file comes up after `discard`.
+        outcomes = await asyncio.gather(
+            *[run(write, files[share::shares]) for share in range(shares)], return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _publish(
+        self, files: list[tuple[str, bytes]], records: Mapping[bytes, bytes]
+    ) -> None:
+        if files:
+            await self._store.pools.files.run(self._store.files.publish, files)
+        await self._store.index.apply(list(records.items()))
+        step("chunks-indexed")
+
+    async def _withdraw(self, digests: list[bytes]) -> None:
+        """Removes files that got their names and no index entry, unless others are at them too."""
+        store = self._store
+        values = await store.index.get_many(digests)
+        lost = [
+            digest
+            for digest, value in zip(digests, values, strict=True)
+            if value is None and store.committing[digest] == 1
+        ]
+        await store.pools.files.run(store.files.remove, [store.files.path(d) for d in lost])
+
+    async def _reporting(self, work: Awaitable[None]) -> None:
+        """Does `work`, with the errors of files as ours and a full disk made known."""
+        try:
+            try:
+                await work
+            except OSError as error:
+                raise storage_error(error, self._store.files.root) from error
+        except StorageFull as error:
+            if self._store.guard is not None:
+                self._store.guard.failed(self._inline_bytes, str(error))
+            raise
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Does all of `work`; who is cancelled meanwhile gets that when it is over."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("commit-failed-after-cancellation", reason=str(error))
+        raise
