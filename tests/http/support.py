@@ -15,7 +15,7 @@ from tvixstore.directory import MemoryDirectoryService
 from tvixstore.http import HttpFront, HttpServer, serve
 from tvixstore.metrics import Metrics
 from tvixstore.nar import render
-from tvixstore.nix import StorePath
+from tvixstore.nix import StorePath, nixbase32
 from tvixstore.pathinfo import Description, MemoryPathInfoService, PathInfo, PathInfoService
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from tvixstore.castore import Node
 
 ABSENT_HASH = b"\xff" * 20
-
-
-def new_content() -> Content:
-    return Content(MemoryBlobService(), MemoryDirectoryService())
+ABSENT = nixbase32.encode(ABSENT_HASH)
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,20 @@ class StoredPath:
     @property
     def digits(self) -> str:
         return self.info.store_path.digits
+
+    @property
+    def by_hash(self) -> str:
+        """The URL of its NAR by hash."""
+        return f"/nar/{self.digits}-{nixbase32.encode(self.info.nar_sha256)}.nar"
+
+    @property
+    def by_node(self) -> str:
+        """The URL of its NAR by node."""
+        return link_of(self.info.node, len(self.nar), self.digits)
+
+    @property
+    def etag(self) -> str:
+        return f'"{nixbase32.encode(self.info.nar_sha256)}"'
 
 
 async def store_path(
@@ -64,17 +75,21 @@ async def store_path(
 class Store:
     """Memory services with one path in them: a directory with a file of 300 kB, and more."""
 
-    content: Content = field(default_factory=new_content)
+    blobs: MemoryBlobService = field(default_factory=MemoryBlobService)
+    directories: MemoryDirectoryService = field(default_factory=MemoryDirectoryService)
+    content: Content = field(init=False)
     path_infos: MemoryPathInfoService = field(init=False)
     path: StoredPath = field(init=False)
 
     def __post_init__(self) -> None:
+        self.content = Content(self.blobs, self.directories)
         self.path_infos = MemoryPathInfoService(self.content)
 
     @classmethod
-    async def filled(cls) -> Store:
+    async def filled(cls, note: str = "") -> Store:
+        """`note` makes content that no other test has: sizes are remembered by digest."""
         store = cls()
-        blobs, directories = store.content.blobs, store.content.directories
+        blobs, directories = store.blobs, store.directories
         large = bytes(range(256)) * 1200
         tool = b"#!/bin/sh\nexit 0\n"
         inner = Directory.of(
@@ -85,7 +100,7 @@ class Store:
             [
                 (b"bin", DirectoryNode(inner.digest, inner.size)),
                 (b"data", FileNode(await blobs.put(large), len(large))),
-                (b"link", SymlinkNode(b"bin/tool")),
+                (b"link", SymlinkNode(b"bin/tool" + note.encode())),
             ]
         )
         await directories.put(top)
@@ -272,7 +287,7 @@ async def connected(address: str) -> AsyncIterator[Client]:
 def front_of(
     path_infos: PathInfoService, content: Content | None = None, **settings: Any
 ) -> HttpFront:
-    return HttpFront(path_infos, content or new_content(), Metrics(), **settings)
+    return HttpFront(path_infos, content or Store().content, Metrics(), **settings)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.http.support import (
-    ABSENT_HASH,
+    ABSENT,
     DescribedPaths,
     FailingPaths,
     ScriptedStream,
@@ -35,8 +35,6 @@ from tvixstore.errors import (
 from tvixstore.http import UpstreamStatus
 from tvixstore.nix import NarInfo, nixbase32
 from tvixstore.pathinfo import PathInfo
-
-ABSENT = nixbase32.encode(ABSENT_HASH)
 
 
 async def test_nix_cache_info_names_store_and_priority() -> None:
@@ -265,17 +263,16 @@ async def test_skipped_optional_members_make_a_404_that_nobody_keeps() -> None:
 async def test_head_has_the_headers_of_get_and_no_body() -> None:
     store = await Store.filled()
     front = front_of(store.path_infos, store.content)
-    digits, sha256 = store.path.digits, nixbase32.encode(store.path.info.nar_sha256)
+    digits = store.path.digits
     async with client_of(front) as client:
-        castore = NarInfo.parse((await client.get(f"/{digits}.narinfo")).text).url
         for target in (
             "/nix-cache-info",
             f"/{digits}.narinfo",
             f"/{ABSENT}.narinfo",
             "/x.narinfo",
             f"/{digits}.ls",
-            f"/nar/{digits}-{sha256}.nar",
-            f"/{castore}",
+            store.path.by_hash,
+            store.path.by_node,
             "/healthz",
             "/readyz",
             "/nothing",
@@ -290,9 +287,8 @@ async def test_head_has_the_headers_of_get_and_no_body() -> None:
 async def test_head_of_a_nar_opens_nothing() -> None:
     store = await Store.filled()
     described = DescribedPaths(description_of(store.path))
-    sha256 = nixbase32.encode(store.path.info.nar_sha256)
     async with client_of(front_of(described)) as client:
-        reply = await client.request("HEAD", f"/nar/{store.path.digits}-{sha256}.nar")
+        reply = await client.request("HEAD", store.path.by_hash)
     assert reply.status == 200
     assert reply.headers["content-length"] == str(len(store.path.nar))
     assert described.opened == []
@@ -300,8 +296,7 @@ async def test_head_of_a_nar_opens_nothing() -> None:
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
     store = await Store.filled()
-    sha256 = nixbase32.encode(store.path.info.nar_sha256)
-    targets = [f"/{store.path.digits}.narinfo", f"/nar/{store.path.digits}-{sha256}.nar",
+    targets = [f"/{store.path.digits}.narinfo", store.path.by_hash,
                f"/{ABSENT}.narinfo", "/nix-cache-info"] * 20  # fmt: skip
     async with client_of(front_of(store.path_infos, store.content)) as client:
         for target in targets:
@@ -368,7 +363,7 @@ async def test_a_path_with_names_that_are_not_utf8_has_no_listing() -> None:
     path = await store_path(store.path_infos, store.content, "odd", node)
     async with client_of(front_of(store.path_infos, store.content)) as client:
         reply = await client.get(f"/{path.digits}.ls")
-        nar = await client.get(f"/nar/{path.digits}-{nixbase32.encode(path.info.nar_sha256)}.nar")
+        nar = await client.get(path.by_hash)
     assert reply.status == 404
     assert "UTF-8" in reply.text
     assert nar.body == path.nar

@@ -28,7 +28,7 @@ from tvixstore.nar import listing, listing_of_nar
 from tvixstore.nix import STORE_DIR, nixbase32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """What routes see of a request, and of the front door that it came to."""
 
