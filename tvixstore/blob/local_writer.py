@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -17,13 +18,15 @@ from tvixstore.kv import step
 from tvixstore.policy.tasks import end
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tvixstore.blob.chunk_list import Entry
     from tvixstore.blob.chunking import Cutter
     from tvixstore.kv import KeyValue
     from tvixstore.pools import Pools
 
 # What is gathered before a thread takes it: a hop for each piece of the network would cost more
-# than the work. Two slices are in memory at a time, one being filled and one being worked on.
+# than the work. Three slices are in memory at a time: being filled, being cut, being written.
 SLICE_BYTES = 2 << 20
 # Work on so few bytes takes less time than the way to a thread.
 IN_LOOP_BYTES = 32 << 10
@@ -40,63 +43,79 @@ class LocalBlobWriter(BlobWriter):
         self._compress = compress
         self._parts: list[bytes | memoryview] = []
         self._waiting = 0
-        self._working: asyncio.Task[None] | None = None
+        # Slices in the works: one is cut while the chunks of the one before go to the disk.
+        self._cutting: asyncio.Task[None] | None = None
+        self._storing: asyncio.Task[None] | None = None
         self._hasher = blake3()
         self._entries: list[Entry] = []
         self._digest: Digest | None = None
-        self._aborted = False
+        self._broken = False
 
     async def write(self, data: bytes) -> None:
-        self._check_open()
-        view = memoryview(data)
-        while len(view) >= (room := SLICE_BYTES - self._waiting):
-            self._parts.append(view[:room])
-            view = view[room:]
-            await self._settle()
-            parts, self._parts, self._waiting = self._parts, [], 0
-            self._working = asyncio.create_task(self._take(parts))
-        if view:
-            self._parts.append(view)
-            self._waiting += len(view)
+        with self._breaking():
+            view = memoryview(data)
+            while len(view) >= (room := SLICE_BYTES - self._waiting):
+                self._parts.append(view[:room])
+                view = view[room:]
+                await self._all_cut()
+                parts, self._parts, self._waiting = self._parts, [], 0
+                self._cutting = asyncio.create_task(self._cut_then_store(parts))
+            if view:
+                self._parts.append(view)
+                self._waiting += len(view)
 
     async def close(self) -> Digest:
         if self._digest is None:
-            self._check_open()
-            await self._settle()
-            await self._take(self._parts, last=True)
-            self._parts = []
-            await to_the_end(self._commit())
+            with self._breaking():
+                await self._all_cut()
+                chunks = await self._cut_last()
+                await self._all_stored()
+                await self._staging.add(chunks)
+                await to_the_end(self._commit())
         assert self._digest is not None
         return self._digest
 
     async def abort(self) -> None:
-        if self._digest is not None or self._aborted:
-            return
-        self._aborted = True
-        self._parts.clear()
+        if self._digest is None:
+            self._broken = True
+            async with contextlib.AsyncExitStack() as stack:
+                # Last in, first out: the task that cuts may be about to start the one that stores.
+                stack.push_async_callback(self._staging.discard)
+                stack.push_async_callback(lambda: _end(self._storing))
+                stack.push_async_callback(lambda: _end(self._cutting))
+
+    @contextlib.contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """After an error, or a cancellation, nobody can say how much was taken: no way on."""
+        if self._broken or self._digest is not None:
+            raise Unsupported("this blob writer is closed, or failed before")
         try:
-            if self._working is not None:
-                await end([self._working])
-        finally:
-            await self._staging.discard()
+            yield
+        except BaseException:
+            self._broken = True
+            raise
 
-    def _check_open(self) -> None:
-        if self._aborted or self._digest is not None:
-            raise Unsupported("this blob writer is closed")
+    async def _all_cut(self) -> None:
+        """Waits for the slice that is being cut, and raises what became of it."""
+        if self._cutting is not None:
+            await self._cutting
+            self._cutting = None
 
-    async def _settle(self) -> None:
-        """Waits for the slice being worked on, and raises what became of it."""
-        if self._working is not None:
-            await self._working
-            self._working = None
+    async def _all_stored(self) -> None:
+        if self._storing is not None:
+            await self._storing
+            self._storing = None
 
-    async def _take(self, parts: list[bytes | memoryview], *, last: bool = False) -> None:
-        if last and self._waiting <= IN_LOOP_BYTES and not self._entries:
-            chunks = self._cut(parts, last)
-        else:
-            chunks = await self._pools.cpu.run(self._cut, parts, last)
-        self._entries += [(one.digest, one.size) for one in chunks]
-        await self._staging.add(chunks)
+    async def _cut_then_store(self, parts: list[bytes | memoryview]) -> None:
+        chunks = await self._pools.cpu.run(self._cut, parts, False)
+        await self._all_stored()
+        self._storing = asyncio.create_task(self._staging.add(chunks))
+
+    async def _cut_last(self) -> list[StoredForm]:
+        parts, self._parts = self._parts, []
+        if not self._entries and self._waiting <= IN_LOOP_BYTES:
+            return self._cut(parts, True)
+        return await self._pools.cpu.run(self._cut, parts, True)
 
     def _cut(self, parts: list[bytes | memoryview], last: bool) -> list[StoredForm]:
         chunks = self._cutter.feed(parts, last=last)
@@ -104,7 +123,9 @@ class LocalBlobWriter(BlobWriter):
             # Not of a blob that is one chunk: their digests are the same.
             for part in parts:
                 self._hasher.update(part)
-        return [encode_chunk(chunk, compress=self._compress) for chunk in chunks]
+        stored = [encode_chunk(chunk, compress=self._compress) for chunk in chunks]
+        self._entries += [(one.digest, one.size) for one in stored]
+        return stored
 
     async def _commit(self) -> None:
         await self._staging.commit()
@@ -117,3 +138,8 @@ class LocalBlobWriter(BlobWriter):
             await self._blobs.apply([(digest, encode_chunk_list(digest, self._entries))])
             step("blob-listed")
             self._digest = Digest(digest)
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        await end([task])
