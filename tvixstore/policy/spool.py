@@ -132,6 +132,7 @@ class Spool:
         if self._in_file < self.size:
             yield from [part for _, part in self._tail]
             return
+        assert self._descriptor is not None, "bytes in a file that was never opened"
         position = 0
         while piece := os.pread(self._descriptor, PIECE, position):
             position += len(piece)

@@ -13,11 +13,10 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tvixstore.pathinfo.nix.decompress import Decoder, decoder
-from tvixstore.pathinfo.nix.upstream import Body, Resume, Upstream
-
 from tvixstore.errors import CorruptData, InvalidData, Unavailable, Unsupported
 from tvixstore.log import Logger
+from tvixstore.pathinfo.nix.decompress import Decoder, decoder
+from tvixstore.pathinfo.nix.upstream import Body, Resume, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ class NarStream(ByteStream):
         self._fills = fills
         self._job = fill.job
         self._end = None if length is None else offset + length
-        self._reader = fill.spool.open_reader(offset, length)
+        self._reader: SpoolReader = fill.spool.open_reader(offset, length)
 
     async def ready(self) -> None:
         """Waits for the first byte; raises what broke the fill."""
@@ -41,7 +41,7 @@ class NarStream(ByteStream):
         behind = self._reader
         length = None if self._end is None else self._end - behind.position
         fill = self._fills.start(self._job, shared=False)
-        self._reader: SpoolReader = fill.spool.open_reader(behind.position, length)
+        self._reader = fill.spool.open_reader(behind.position, length)
         log.info(
             "fill.again",
             node=self._job.source.upstream.name,

@@ -1,7 +1,7 @@
 """A Nix binary cache as a path-info service: the substituter.
 
-`describe` costs one narinfo, which is remembered on disk for its TTL; `open_nar` and `get` fill, see
-`fill.py`. A narinfo that cannot be trusted, or a NAR that turns out wrong, means that this member
+`describe` costs one narinfo, which is remembered on disk for its TTL; `open_nar` and `get` fill
+(`fill.py`). A narinfo that cannot be trusted, or a NAR that turns out wrong, means that this member
 failed for that path: it is set aside for a while, and nothing of what it said is kept.
 """
 
@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
-
-from tvixstore.pathinfo.remembered import ABSENT, RememberedAnswers
-from tvixstore.policy.single_flight import SingleFlight
-from tvixstore.policy.ttl import TtlMap
 
 from tvixstore.errors import (
     CorruptData,
@@ -29,14 +25,16 @@ from tvixstore.pathinfo.nix.download import Gone, NarSource
 from tvixstore.pathinfo.nix.fill import Fill, Fills, Job
 from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.trust import Proof, judge
+from tvixstore.pathinfo.remembered import ABSENT, RememberedAnswers
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.lru import Lru
+from tvixstore.policy.single_flight import SingleFlight
+from tvixstore.policy.ttl import TtlMap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from tvixstore.pathinfo.nix.upstream import Upstream
-
     from tvixstore.streams import ByteStream
     from tvixstore.tree import Content
 
@@ -59,7 +57,7 @@ class _Known:
     proof: Proof | None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class NixPathInfoService(PathInfoService):
     """`upstream`, read through: what it serves is verified, and ingested into `content`."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from tvixstore.errors import CorruptData, InvalidData
-from tvixstore.nar import Contents, NarReader, Regular
+from tvixstore.nar import Contents, Event, NarReader, Regular
 from tvixstore.nix import ContentAddress, KeyRing, NarInfo, hash_modulo
 
 # Checks content beyond its NAR hash, piece by piece, in a thread; raises `CorruptData`.
@@ -76,22 +76,28 @@ def _check_nar(narinfo: NarInfo, address: ContentAddress, pieces: Iterable[bytes
 
 def _check_file(narinfo: NarInfo, address: ContentAddress, pieces: Iterable[bytes]) -> None:
     hasher = hashlib.new(address.hash.algorithm)
-    reader = NarReader()
-    regular = False
+    plain = False
     try:
-        for piece in pieces:
-            for event in reader.feed(piece):
-                if isinstance(event, Regular):
-                    regular = not event.executable
-                elif isinstance(event, Contents):
-                    hasher.update(event.data)
-                else:
-                    regular = False
+        for event in _events(pieces):
+            match event:
+                case Regular(b"", _, executable, _, contents):
+                    plain = not executable
+                    hasher.update(contents)
+                case Contents(data):
+                    hasher.update(data)
     except InvalidData as error:
         raise CorruptData(f"{narinfo.store_path} has a NAR that is none: {error}") from error
-    if not regular:
+    if not plain:
         raise CorruptData(f"{narinfo.store_path} is flat by its CA, and no plain file")
     _compare(narinfo, address, hasher.digest())
+
+
+def _events(pieces: Iterable[bytes]) -> Iterator[Event]:
+    reader = NarReader()
+    for piece in pieces:
+        reader.feed(piece)
+        yield from reader.events()
+    reader.finish()
 
 
 def _compare(narinfo: NarInfo, address: ContentAddress, digest: bytes) -> None:
