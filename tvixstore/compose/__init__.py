@@ -1,7 +1,7 @@
-"""Compositions: a TOML file, checked, lowered to a graph of nodes, and built.
+"""Compositions: a TOML file, checked, lowered to a graph of nodes, built and run.
 
-Only `tvixstore.compose.build` knows the concrete services. It is not re-exported here, so that
-checking and showing a file stay quick: they import no HTTP, and no engine.
+Only `tvixstore.compose.build` knows the concrete services, and `composition` runs them. Neither is
+re-exported here, so that checking and showing a file stay quick: they import no HTTP, no engine.
 """
 
 from tvixstore.compose.graph import Graph

@@ -187,7 +187,7 @@ class Store(Section):
     max_size: Size | None = None
     min_free: Size = 1 << 30
     # The average; the chunker's bounds follow from it.
-    chunk_size: Annotated[Size, Field(ge=4096, le=16 << 20)] = 256 << 10
+    chunk_size: Annotated[Size, Field(ge=4 << 10, le=2 << 20)] = 256 << 10
     compression: Literal["auto", "none"] = "auto"
     durability: Literal["power", "process"] = "power"
 
@@ -195,9 +195,13 @@ class Store(Section):
 class Connection(Section):
     """How an upstream is reached: the keys that a substituter and a `nix` node share."""
 
+    # To response headers, each attempt.
+    timeout: PositiveDuration = 5.0
     connect_timeout: PositiveDuration = 2.0
     # No byte for so long breaks a download off.
     stall_timeout: PositiveDuration = 20.0
+    # After the first attempt; of a download that breaks off, too.
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
     max_connections: PositiveCount = 32
     netrc_file: ConfigPath | None = None
     token_file: ConfigPath | None = None
@@ -221,9 +225,6 @@ class Substituter(Connection):
     priority: Annotated[int, Field(ge=-(1 << 31), le=1 << 31)] = 40
     optional: bool = False
     enabled: bool = True
-    # To response headers, each attempt.
-    timeout: PositiveDuration = 5.0
-    retries: Annotated[int, Field(ge=0, le=100)] = 2
     # Failures in a row; 5, or 1 where `optional`.
     breaker_failures: PositiveCount | None = None
     breaker_open: PositiveDuration = 30.0

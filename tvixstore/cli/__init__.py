@@ -1,0 +1,5 @@
+"""The command line: `tvix-store`."""
+
+from tvixstore.cli.app import main
+
+__all__ = ["main"]

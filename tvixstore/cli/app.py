@@ -1,0 +1,111 @@
+"""The commands, their arguments and exit codes: 0 done, 1 failed or refused, 2 usage, 130
+interrupted. Results go to standard output, everything else to standard error.
+
+What a command needs is imported when it runs, so that `--help` and `--version` are quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tvixstore import __version__
+from tvixstore.cli.find import find, load
+from tvixstore.errors import StoreError
+
+PROGRAM = "tvix-store"
+FAILED = 1
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="A composable content-addressed store and caching proxy for Nix.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+compose = typer.Typer(help="Look at compose files without running them.", no_args_is_help=True)
+app.add_typer(compose, name="compose")
+
+ComposeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--compose",
+        metavar="FILE",
+        help="The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, "
+        "/etc/tvixstore/compose.toml, or cache.nixos.org alone.",
+        show_default=False,
+    ),
+]
+ComposeArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="The compose file.", show_default=False),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tvix_store(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Say which version it is."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def daemon(compose: ComposeOption = None) -> None:
+    """Run the store, until SIGTERM or SIGINT."""
+    config = load(find(compose))
+    from tvixstore.cli.daemon import run
+
+    raise typer.Exit(run(config))
+
+
+@compose.command()
+def check(file: ComposeArgument = None) -> None:
+    """Check a compose file: all its mistakes, and what else is to be said of it."""
+    config = load(find(file))
+    from tvixstore.compose import lint
+
+    for warning in lint(config):
+        typer.echo(f"{config.name}: warning: {warning}", err=True)
+    typer.echo(f"{config.name}: ok")
+
+
+@compose.command()
+def show(file: ComposeArgument = None) -> None:
+    """Show the tree of services that a compose file stands for, without its secrets."""
+    config = load(find(file))
+    from tvixstore.compose import lower
+    from tvixstore.compose import show as render
+
+    typer.echo(render(config.daemon, lower(config)))
+
+
+def main() -> None:
+    """The entry point; ends the process."""
+    # A terminal that cannot show a character of a tree still gets the rest of it.
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name=PROGRAM)
+    except StoreError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"{PROGRAM}: {line}", err=True)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,114 @@
+"""A running composition: everything that a graph needs to work, opened and closed in order."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from tvixstore import __version__
+from tvixstore.compose.build import Builder
+from tvixstore.compose.graph import ROOT
+from tvixstore.compose.health import UpstreamHealth, sum_up
+from tvixstore.compose.lower import lower
+from tvixstore.compose.model import Config
+from tvixstore.compose.stores import Stores
+from tvixstore.http import UpstreamStatus
+from tvixstore.kv import StateDirectory
+from tvixstore.metrics import Metrics
+from tvixstore.pathinfo import PathInfoService, RememberedAnswers
+from tvixstore.pathinfo.nix import Fills
+from tvixstore.policy.tasks import end
+from tvixstore.pools import Pools
+from tvixstore.tree import Content
+
+
+class Composition:
+    """What `config` stands for, running. Made by `open`; whoever has it closes it."""
+
+    def __init__(
+        self,
+        path_infos: PathInfoService,
+        content: Content,
+        metrics: Metrics,
+        state: StateDirectory,
+        upstreams: list[UpstreamHealth],
+        closing: AsyncExitStack,
+    ) -> None:
+        self.path_infos = path_infos
+        self.content = content
+        self.metrics = metrics
+        self.state = state
+        self._upstreams = upstreams
+        self._closing = closing
+
+    @classmethod
+    async def open(cls, config: Config) -> Composition:
+        """Opens the state and builds the services; asks no upstream anything.
+
+        Raises `ConfigError`, one line a mistake, for what cannot be used: the state directory, a
+        file that a substituter names.
+        """
+        async with AsyncExitStack() as closing:
+            metrics = Metrics()
+            metrics.build_info.labels(__version__, platform.python_version()).set(1)
+            pools = Pools()
+            closing.callback(pools.close)
+            stores = Stores(pools, metrics)
+            closing.push_async_callback(stores.aclose)
+            store = stores.at(config.daemon.state, config.store)
+            remembered = RememberedAnswers(store.engine.table("remembered"))
+            closing.push_async_callback(remembered.aclose)
+            fills = Fills(
+                store.state.spool,
+                pools,
+                metrics,
+                admission=store.guard,
+                max_downloads=config.daemon.max_downloads,
+                verify_ahead=config.daemon.verify_ahead,
+            )
+            # Closed from the last to the first: no new fills, then none, then no connections.
+            closing_upstreams = await closing.enter_async_context(AsyncExitStack())
+            closing.push_async_callback(fills.aclose)
+            closing_services = await closing.enter_async_context(AsyncExitStack())
+            builder = Builder(
+                config,
+                lower(config),
+                pools=pools,
+                metrics=metrics,
+                stores=stores,
+                remembered=remembered,
+                fills=fills,
+                closing_upstreams=closing_upstreams,
+                closing_services=closing_services,
+            )
+            path_infos = builder.path_infos(ROOT)
+            content = builder.content()
+            upstreams = list(builder.health.values())
+            summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
+            closing.push_async_callback(end, [summing])
+            return cls(path_infos, content, metrics, store.state, upstreams, closing.pop_all())
+
+    def __repr__(self) -> str:
+        return repr(self.path_infos)
+
+    def upstream_statuses(self) -> list[UpstreamStatus]:
+        """How each substituter is, for `/readyz`."""
+        return [upstream.status() for upstream in self._upstreams]
+
+    async def aclose(self) -> None:
+        """Cancels fills, writes what waits, closes connections and the state."""
+        await self._closing.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
