@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _COMMON)
 settings.register_profile("ci", _COMMON, derandomize=True, database=None)
+settings.register_profile("thorough", _COMMON, max_examples=3000)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 _FAILED = pytest.StashKey[bool]()

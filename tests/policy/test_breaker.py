@@ -150,14 +150,25 @@ async def test_there_is_one_probe_at_a_time() -> None:
 
 
 @virtual_clock
-async def test_a_cancelled_probe_is_a_failure() -> None:
-    breaker = Breaker(failures=1, open_for=30.0)
+async def test_a_probe_that_was_cancelled_late_is_a_failure() -> None:
+    breaker = Breaker(failures=1, open_for=30.0, slow=3.0)
     await outcome(breaker, fail)
     await asyncio.sleep(30.0)
-    await run_and_cancel_after(breaker, 0.01)
+    await run_and_cancel_after(breaker, 3.1)
     assert await outcome(breaker, present) == "left alone"
     await asyncio.sleep(30.0)
     assert await outcome(breaker, present) == "present"
+
+
+@virtual_clock
+async def test_a_probe_that_was_cancelled_soon_leaves_the_probing_to_the_next() -> None:
+    breaker = Breaker(failures=1, open_for=30.0, slow=3.0)
+    await outcome(breaker, fail)
+    await asyncio.sleep(30.0)
+    await run_and_cancel_after(breaker, 0.1)
+    assert state(breaker) == "open"
+    assert await outcome(breaker, present) == "present"
+    assert state(breaker) == "closed"
 
 
 @virtual_clock

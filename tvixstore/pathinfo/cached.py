@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from tvixstore.errors import Incomplete, StoreError, Unavailable
+from tvixstore.errors import CorruptData, Incomplete, StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.metrics import NodeMeter
 from tvixstore.pathinfo.info import Description, PathInfo
@@ -40,11 +40,13 @@ class CachedPathInfoService(PathInfoService):
         default_factory=SingleFlight, init=False, repr=False
     )
     _reading: Outage = field(init=False, repr=False)
+    _serving: Outage = field(init=False, repr=False)
     _keeping: Outage = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.content = self.near.content
         self._reading = Outage(log, "cache.near_unreadable", "cache.near_readable")
+        self._serving = Outage(log, "cache.near_cannot_serve", "cache.near_serves")
         self._keeping = Outage(log, "cache.near_unwritable", "cache.near_writable")
 
     async def describe(
@@ -124,15 +126,23 @@ class CachedPathInfoService(PathInfoService):
         return kept
 
     def let_down(self, description: Description, position: int, error: Exception) -> Exception:
-        """Notes that near has the path, and cannot give its NAR from `position` on."""
+        """Notes that near could not give the path's NAR from `position` on."""
         self._count("mend", error, 0.0)
-        log.warning(
-            "cache.mended_from_far",
-            key=str(description.store_path),
-            position=position,
-            reason=str(error) or type(error).__name__,
-        )
+        if isinstance(error, Incomplete | CorruptData):
+            # Of this path alone, and mended by the fill that comes of it.
+            log.warning(
+                "cache.content_lost",
+                key=str(description.store_path),
+                position=position,
+                reason=str(error),
+            )
+        else:
+            self._serving.failed(error)
         return error
+
+    def served(self) -> None:
+        """Notes that near gave a NAR to its end."""
+        self._serving.over()
 
     def _unreadable(self, error: Exception) -> Exception:
         self._count("near", error, 0.0)
@@ -172,6 +182,10 @@ class _MendedStream(ByteStream):
     async def __anext__(self) -> bytes:
         try:
             part = await self._stream.__anext__()
+        except StopAsyncIteration:
+            if not self._mended:
+                self._cache.served()
+            raise
         except _FAILURES as error:
             if self._mended:
                 raise

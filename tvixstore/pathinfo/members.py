@@ -36,9 +36,11 @@ class PathInfoMembers(PathInfoService):
     _winners: TtlMap[bytes, int] = field(
         default_factory=lambda: TtlMap(_PATHS), init=False, repr=False
     )
-    _set_back: TtlMap[tuple[bytes, int], bool] = field(
+    # For (path, member): the number of its latest failure among all.
+    _set_back: TtlMap[tuple[bytes, int], int] = field(
         default_factory=lambda: TtlMap(_PATHS), init=False, repr=False
     )
+    _failures: int = field(default=0, init=False, repr=False)
 
     def won(self, path_hash: bytes, index: int) -> None:
         """Remembers whose description of the path was taken."""
@@ -113,11 +115,11 @@ class PathInfoMembers(PathInfoService):
             raise Unsupported(f"none of {', '.join(self.names)} can be listed")
 
     def _in_turn(self, path_hash: bytes) -> Iterator[tuple[int, str, PathInfoService]]:
-        """The members with indexes and names: the winner first, those that broke last."""
+        """The members with indexes and names: the winner first, whoever failed last comes last."""
         winner = self._winners.get(path_hash)
 
-        def turn(index: int) -> tuple[bool, bool]:
-            return self._set_back.get((path_hash, index)) is not None, index != winner
+        def turn(index: int) -> tuple[int, bool]:
+            return self._set_back.get((path_hash, index)) or 0, index != winner
 
         for index in sorted(range(len(self.members)), key=turn):
             yield index, self.names[index], self.members[index]
@@ -126,7 +128,8 @@ class PathInfoMembers(PathInfoService):
         return lambda error: self._failed(path_hash, index, error)
 
     def _failed(self, path_hash: bytes, index: int, error: Exception) -> None:
-        self._set_back.put((path_hash, index), True, _SET_BACK)
+        self._failures += 1
+        self._set_back.put((path_hash, index), self._failures, _SET_BACK)
         log.info(
             "member.set_back",
             node=self.names[index],

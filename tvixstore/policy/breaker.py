@@ -25,14 +25,15 @@ class Breaker:
     """`failures` in a row open it for `open_for` seconds.
 
     `Unavailable` and `CorruptData` are failures, and so is a call that was cancelled after more
-    than `slow` seconds: whoever hangs is mostly noticed by somebody else giving up. Of a probe,
-    any cancellation counts. Present and absent are successes. `on_change(is_open, reason)` hears
-    of it opening and closing.
+    than `slow` seconds: whoever hangs is mostly noticed by somebody else giving up. One cancelled
+    sooner says nothing, be it a probe: that somebody else was faster is no failure, and would keep
+    a slower member out for ever. Present and absent are successes. `on_change(is_open, reason)`
+    hears of it opening and closing.
     """
 
     failures: int = 5
     open_for: float = 30.0
-    slow: float = 1.0
+    slow: float = 3.0
     on_change: Callable[[bool, str], None] | None = field(default=None, repr=False)
     # Why the last failed call failed.
     reason: str = field(default="", init=False, repr=False)
@@ -61,7 +62,7 @@ class Breaker:
             raise
         except asyncio.CancelledError:
             waited = loop.time() - started
-            if is_probe or waited > self.slow:
+            if waited > self.slow:
                 self._failed(started, f"no answer within {waited:.1f} s", is_probe)
             raise
         else:
