@@ -28,7 +28,7 @@ def _lint_substituters(config: Config) -> Iterator[Mistake]:
         yield Mistake(
             "[[substituters]]",
             "optional",
-            "is true for all: with all of them down, lookups fail as if none were",
+            "is true for all: while all are down, lookups fail",
         )
     for number, substituter in enumerate(config.substituters, 1):
         label = f"[[substituters]] #{number} ({substituter.name})"
