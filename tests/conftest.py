@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.leaks import LoopWatch, Snapshot, fail_on
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
 
 # A machine that is busy must not fail a test; in CI the same examples come every time.
 _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -22,9 +22,11 @@ from tests.pathinfo.samples import (
     signed,
     store_path,
 )
+from tests.pathinfo.scripted import Scripted
 from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import Incomplete, InvalidData, ReadOnly, Unsupported
 from tvixstore.kv import LmdbEngine, MemoryKeyValue
+from tvixstore.metrics import Metrics
 from tvixstore.nix import ContentAddress, KeyRing
 from tvixstore.pathinfo import (
     Description,
@@ -33,6 +35,16 @@ from tvixstore.pathinfo import (
     PathInfo,
     PathInfoService,
 )
+from tvixstore.pathinfo.breaker import BreakerPathInfoService
+from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.metered import MeteredPathInfoService
+from tvixstore.pathinfo.negative import NegativePathInfoService
+from tvixstore.pathinfo.optional import OptionalPathInfoService
+from tvixstore.pathinfo.racing import RacingPathInfoService
+from tvixstore.pathinfo.retry import RetryPathInfoService
+from tvixstore.pathinfo.timeout import TimeoutPathInfoService
+from tvixstore.policy.breaker import Breaker
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
 
@@ -103,6 +115,19 @@ SERVICES: dict[str, Factory] = {
         lambda content: LocalPathInfoService(MemoryKeyValue(), content, keys=KEYS)
     ),
     "local over lmdb": local_over_lmdb,
+    "cache": over(lambda near: CachedPathInfoService(near, Scripted(None))),
+    "race": over(lambda inner: RacingPathInfoService([Scripted(None), inner], ["empty", "full"])),
+    "fallback": over(
+        lambda inner: FallbackPathInfoService([Scripted(None), inner], ["empty", "full"])
+    ),
+    "timeout": over(TimeoutPathInfoService),
+    "retry": over(RetryPathInfoService),
+    "breaker": over(BreakerPathInfoService),
+    "optional": over(lambda inner: OptionalPathInfoService(inner, "spare", Breaker())),
+    "negative": over(NegativePathInfoService),
+    "metered": over(
+        lambda inner: MeteredPathInfoService(inner, Metrics().node("pathinfos", "inner"))
+    ),
 }
 
 

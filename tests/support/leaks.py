@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any
 
 # Seconds that threads get to come home: a pool that was told to stop may be a moment away from it.
 _GRACE = 2.0

@@ -15,12 +15,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import selectors
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from tests.support.leaks import LoopWatch, fail_on
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from prometheus_client import Counter
-
 from tvixstore.errors import CorruptData, InvalidData
 from tvixstore.metrics import NodeMeter
 from tvixstore.pathinfo.info import Description, PathInfo
@@ -86,7 +84,7 @@ class _MeteredStream(ByteStream):
     def __init__(self, stream: ByteStream, service: MeteredPathInfoService) -> None:
         self._stream = stream
         self._service = service
-        self._bytes: Counter = service.meter.bytes
+        self._bytes = service.meter.bytes
         self._opened = asyncio.get_running_loop().time()
 
     async def __anext__(self) -> bytes:
