@@ -9,32 +9,17 @@ import pytest
 from tests.http.support import (
     ABSENT,
     DescribedPaths,
-    FailingPaths,
     ScriptedStream,
     Store,
     client_of,
     counted,
     description_of,
     front_of,
-    link_of,
     store_path,
 )
-from tvixstore.castore import Digest, Directory, DirectoryNode, SymlinkNode
-from tvixstore.errors import (
-    ConfigError,
-    CorruptData,
-    Incomplete,
-    InvalidData,
-    ReadOnly,
-    Skipped,
-    StorageFull,
-    StoreError,
-    Unavailable,
-    Unsupported,
-)
+from tvixstore.castore import SymlinkNode
 from tvixstore.http import UpstreamStatus
 from tvixstore.nix import NarInfo, nixbase32
-from tvixstore.pathinfo import PathInfo
 
 
 async def test_nix_cache_info_names_store_and_priority() -> None:
@@ -180,86 +165,6 @@ async def test_malformed_names_are_400_with_the_reason(target: str, reason: str)
     assert reason in reply.text
 
 
-ERRORS = [
-    StoreError("who knows"),
-    InvalidData("a peer did not like it"),
-    CorruptData("mirror-1: narinfo names another path"),
-    Unavailable("mirror-1: timed out; mirror-2: 500"),
-    Incomplete("blob is missing", bytes(32)),
-    StorageFull("1 GiB is to stay free"),
-    Skipped("community is down", ["community"], answered=False),
-    ReadOnly("read only"),
-    Unsupported("cannot"),
-    ConfigError("bad"),
-]
-
-
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("form", ["narinfo", "ls", "nar", "node"])
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_failing_service_is_503_and_never_404(
-    error: StoreError, form: str, method: str
-) -> None:
-    target = {
-        "narinfo": f"/{ABSENT}.narinfo",
-        "ls": f"/{ABSENT}.ls",
-        "nar": f"/nar/{ABSENT}-{'0' * 52}.nar",
-        # Of a Directory that is not here.
-        "node": link_of(DirectoryNode(Digest(bytes(32)), 1), 999, ABSENT),
-    }[form]
-    async with client_of(front_of(FailingPaths(error))) as client:
-        reply = await client.request(method, target)
-    assert reply.status == 503
-    assert int(reply.headers["retry-after"]) >= 1
-    assert reply.headers["cache-control"] == "no-store"
-    if method == "GET":
-        assert str(error) in reply.text
-
-
-async def test_a_reason_never_holds_credentials() -> None:
-    error = Unavailable("https://user:secret@mirror.example/x?token=secret: 500")
-    async with client_of(front_of(FailingPaths(error))) as client:
-        reply = await client.get(f"/{ABSENT}.narinfo")
-    assert "mirror.example" in reply.text
-    assert "secret" not in reply.text
-
-
-@pytest.mark.parametrize(("wanted", "said"), [(7.2, "8"), (0.0, "1"), (86400.0, "60")])
-async def test_retry_after_is_what_the_upstream_said_within_reason(
-    wanted: float, said: str
-) -> None:
-    error = Unavailable("busy", retry_after=wanted)
-    async with client_of(front_of(FailingPaths(error))) as client:
-        reply = await client.get(f"/{ABSENT}.narinfo")
-    assert reply.headers["retry-after"] == said
-
-
-async def test_an_unexpected_exception_is_500_without_details(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    front = front_of(FailingPaths(KeyError("inner detail")))
-    async with client_of(front) as client:
-        reply = await client.get(f"/{ABSENT}.narinfo")
-        after = await client.get("/nix-cache-info")
-    assert (reply.status, reply.text) == (500, "internal error\n")
-    assert after.status == 200
-    assert counted(front, "requests_total", route="narinfo", status="500", answer="error") == 1
-    (record,) = caplog.records
-    assert record.exc_info is not None
-
-
-async def test_skipped_optional_members_make_a_404_that_nobody_keeps() -> None:
-    error = Skipped("community is down", ["community", "späť\n"], answered=True)
-    async with client_of(front_of(FailingPaths(error))) as client:
-        reply = await client.get(f"/{ABSENT}.narinfo")
-        nar = await client.get(f"/nar/{ABSENT}-{'0' * 52}.nar")
-        listing = await client.get(f"/{ABSENT}.ls")
-    assert reply.status == 404
-    assert reply.headers["x-tvix-skipped"] == "community, sp???"
-    assert reply.headers["cache-control"] == "no-store"
-    assert (nar.status, listing.status) == (503, 503)
-
-
 async def test_head_has_the_headers_of_get_and_no_body() -> None:
     store = await Store.filled()
     front = front_of(store.path_infos, store.content)
@@ -317,56 +222,6 @@ async def test_the_body_of_a_request_is_not_read() -> None:
         assert (await client.receive()).status == 405
         client.writer.write(b"abc")
         assert (await client.get("/healthz")).status == 200
-
-
-async def test_a_listing_of_content_that_is_here() -> None:
-    store = await Store.filled()
-    async with client_of(front_of(store.path_infos, store.content)) as client:
-        reply = await client.get(f"/{store.path.digits}.ls")
-    assert reply.status == 200
-    assert reply.headers["content-type"] == "application/json"
-    root = json.loads(reply.body)["root"]
-    tool = root["entries"]["bin"]["entries"]["tool"]
-    assert tool["executable"] is True
-    assert store.path.nar[tool["narOffset"] :].startswith(b"#!/bin/sh")
-    assert root["entries"]["link"] == {"type": "symlink", "target": "bin/tool"}
-
-
-@pytest.mark.parametrize(
-    "error", [StorageFull("no room"), Incomplete("gone", bytes(32))], ids=["full", "gone"]
-)
-async def test_a_listing_of_what_cannot_be_kept_is_made_from_the_nar(error: StoreError) -> None:
-    store = await Store.filled()
-    stream = ScriptedStream(store.path.nar[:1000], store.path.nar[1000:])
-
-    class Full(DescribedPaths):
-        async def get(self, path_hash: bytes) -> PathInfo | None:
-            raise error
-
-    full = Full(description_of(store.path), stream)
-    async with client_of(front_of(store.path_infos, store.content)) as client:
-        warm = await client.get(f"/{store.path.digits}.ls")
-    async with client_of(front_of(full)) as client:
-        cold = await client.get(f"/{store.path.digits}.ls")
-        none = await client.get(f"/{ABSENT}.ls")
-    assert cold.status == 200
-    assert cold.body == warm.body
-    assert none.status == 404
-    assert stream.closed.is_set()
-
-
-async def test_a_path_with_names_that_are_not_utf8_has_no_listing() -> None:
-    store = await Store.filled()
-    directory = Directory.of([(b"\xff", SymlinkNode(b"a"))])
-    await store.content.directories.put(directory)
-    node = DirectoryNode(directory.digest, directory.size)
-    path = await store_path(store.path_infos, store.content, "odd", node)
-    async with client_of(front_of(store.path_infos, store.content)) as client:
-        reply = await client.get(f"/{path.digits}.ls")
-        nar = await client.get(path.by_hash)
-    assert reply.status == 404
-    assert "UTF-8" in reply.text
-    assert nar.body == path.nar
 
 
 async def test_health_readiness_and_metrics() -> None:
