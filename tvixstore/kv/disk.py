@@ -68,12 +68,17 @@ class DiskGuard:
                 metrics.store_bytes.labels(kind).set_function(measure)
 
     async def count(self, kind: str, directory: Path, pools: Pools) -> None:
-        """Adds up the files below `directory` in a thread.
+        """Adds up the files below `directory`.
 
-        What is written meanwhile is counted by `add`, so the walk leaves out files that are newer
-        than its own start.
+        What is written meanwhile is counted by `add`, so this leaves out files that are newer than
+        its own start. A call in a thread for each folder: others get their turn in between.
         """
-        self.add(kind, await pools.files.run(_tree_bytes, directory, time.time()))
+        start = time.time()
+        folders = [os.fspath(directory)]
+        while folders:
+            size, below = await pools.files.run(_files_in, folders.pop(), start)
+            self.add(kind, size)
+            folders += below
 
     def add(self, kind: str, change: int) -> None:
         """The store's files of that kind grew by `change` bytes, or shrank if it is negative."""
@@ -144,19 +149,19 @@ class DiskGuard:
         )
 
 
-def _tree_bytes(directory: Path, before: float) -> int:
+def _files_in(folder: str, before: float) -> tuple[int, list[str]]:
+    """The bytes of the files in `folder` that are older than `before`, and its folders."""
     total = 0
-    directories = [os.fspath(directory)]
-    while directories:
-        with os.scandir(directories.pop()) as entries:
-            for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    # Removed since it was listed.
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    directories.append(entry.path)
-                elif status.st_mtime < before:
-                    total += status.st_size
-    return total
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                # Removed since it was listed.
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(entry.path)
+            elif status.st_mtime < before:
+                total += status.st_size
+    return total, folders

@@ -149,6 +149,7 @@ class LmdbEngine:
             raise self.translated(error) from error
 
     def _open(self) -> lmdb.Environment:
+        self.path.mkdir(parents=True, exist_ok=True)
         is_new = not (self.path / "data.mdb").exists()
         environment = lmdb.open(
             os.fspath(self.path),

@@ -1,0 +1,155 @@
+"""The disk guard: what it admits, what it counts, and that it logs a state once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.small_disk import fill, small_disk
+from tests.support.virtual_clock import virtual_clock
+from tvixstore.kv import DiskGuard
+from tvixstore.kv.disk import FRESH, HOLD, SLACK
+from tvixstore.metrics import Metrics
+from tvixstore.pools import Pools
+
+FULL, ROOM = "store-full-fills-pass-through", "store-has-room-again"
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def all_events(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tvixstore")
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records]
+
+
+@virtual_clock
+async def test_without_limits_everything_that_fits_the_disk_is_admitted(tmp_path: Path) -> None:
+    guard = DiskGuard(tmp_path)
+    assert guard.admits(0) and guard.admits(MIB)
+    assert not guard.admits(1 << 60)
+
+
+@virtual_clock
+async def test_the_store_stays_below_its_maximum(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    measured = 3 * MIB
+    guard = DiskGuard(tmp_path, max_size=10 * MIB, measured={"index": lambda: measured})
+    guard.add("chunks", 5 * MIB)
+    assert guard.used() == {"chunks": 5 * MIB, "index": 3 * MIB}
+    assert guard.admits(2 * MIB)
+    assert not guard.admits(2 * MIB + 1)
+    # What still fits is taken, without saying that the store had room again.
+    assert guard.admits(MIB)
+    guard.add("chunks", 2 * MIB)
+    assert not guard.admits(1)
+    assert events(caplog) == [FULL]
+    guard.add("chunks", -4 * MIB)
+    assert guard.admits(MIB)
+    assert events(caplog) == [FULL, ROOM]
+
+
+@virtual_clock
+async def test_a_little_room_does_not_end_the_refusal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = DiskGuard(tmp_path, max_size=10 * MIB)
+    guard.add("chunks", 10 * MIB)
+    for _ in range(5):
+        assert not guard.admits(1)
+        guard.add("chunks", -SLACK // 2)
+        assert guard.admits(1)
+        guard.add("chunks", SLACK // 2)
+    assert events(caplog) == [FULL]
+
+
+@virtual_clock
+async def test_space_of_others_is_noticed_within_a_moment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small_disk(tmp_path, megabytes=16) as disk:
+        guard = DiskGuard(disk, min_free=4 * MIB)
+        assert guard.admits(8 * MIB)
+        ballast = fill(disk, leave=5 * MIB)
+        await asyncio.sleep(FRESH)
+        assert not guard.admits(2 * MIB)
+        assert guard.admits(MIB)
+        ballast.unlink()
+        await asyncio.sleep(FRESH)
+        assert guard.admits(2 * MIB)
+        assert events(caplog) == [FULL, ROOM]
+
+
+@virtual_clock
+async def test_what_is_written_counts_before_the_disk_is_asked_again(tmp_path: Path) -> None:
+    with small_disk(tmp_path, megabytes=16) as disk:
+        guard = DiskGuard(disk, min_free=4 * MIB)
+        assert guard.admits(10 * MIB)
+        guard.add("chunks", 10 * MIB)
+        assert not guard.admits(10 * MIB)
+
+
+@virtual_clock
+async def test_a_failed_write_holds_everything_until_one_goes_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = DiskGuard(tmp_path)
+    guard.failed(MIB, "no space left on device")
+    assert not guard.admits(0)
+    await asyncio.sleep(HOLD)
+    # One is let try; failing again is not news.
+    assert guard.admits(MIB)
+    guard.failed(MIB, "no space left on device")
+    assert not guard.admits(0)
+    await asyncio.sleep(HOLD)
+    assert guard.admits(MIB)
+    assert events(caplog) == [FULL]
+    guard.add("chunks", MIB)
+    assert events(caplog) == [FULL, ROOM]
+    assert not guard.refusing and guard.admits(MIB)
+
+
+async def test_files_from_before_the_start_are_added_up(tmp_path: Path) -> None:
+    for folder in ("ab", "cd"):
+        (tmp_path / folder).mkdir()
+        for size in (0, 10, 1000):
+            path = tmp_path / folder / str(size)
+            path.write_bytes(bytes(size))
+            os.utime(path, (0, 0))
+    # Files that come up during the walk are counted by whoever writes them.
+    new = tmp_path / "ab" / "new"
+    new.write_bytes(bytes(500))
+    os.utime(new, (2**33, 2**33))
+    pools = Pools()
+    try:
+        guard = DiskGuard(tmp_path)
+        await guard.count("chunks", tmp_path, pools)
+        assert guard.used() == {"chunks": 2020}
+    finally:
+        pools.close()
+
+
+@virtual_clock
+async def test_the_gauges_are_right_whenever_they_are_asked(tmp_path: Path) -> None:
+    metrics = Metrics()
+    index = [100]
+    guard = DiskGuard(tmp_path, measured={"index": lambda: index[0]}, metrics=metrics)
+
+    def gauge(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"tvixstore_{name}", labels)
+
+    guard.add("chunks", 70)
+    guard.add("chunks", -20)
+    index[0] = 200
+    assert gauge("store_bytes", kind="chunks") == 50
+    assert gauge("store_bytes", kind="index") == 200
+    status = os.statvfs(tmp_path)
+    free = gauge("store_free_bytes")
+    assert free is not None
+    assert 0 < free <= status.f_blocks * status.f_frsize
