@@ -1,0 +1,106 @@
+"""Who we say that we are: user and password in the URL, a bearer token, netrc.
+
+Credentials belong to the upstream's own origin (scheme, host and port). To another host that a
+narinfo names goes only what netrc has for that very machine, and nothing that was https goes out
+over http. Redirects to another origin get nothing; that is the client's to know.
+
+The files are read again when they change, so that a token can be renewed under a running daemon.
+"""
+
+from __future__ import annotations
+
+import base64
+import netrc
+import os
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from tvixstore.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tvixstore.pathinfo.nix.urls import Url
+    from tvixstore.pools import Pool
+
+Parsed = TypeVar("Parsed")
+
+_DEFAULT_MACHINE = "default"
+
+
+def basic(user: str, password: str) -> str:
+    """The value of an Authorization header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+class Credentials:
+    """What to authorize requests with, for one upstream at `home`."""
+
+    def __init__(
+        self,
+        home: Url,
+        files: Pool,
+        netrc_file: Path | None = None,
+        token_file: Path | None = None,
+    ) -> None:
+        self._home = home
+        self._files = files
+        self._netrc = None if netrc_file is None else _WatchedFile(netrc_file, _parse_netrc)
+        self._token = None if token_file is None else _WatchedFile(token_file, _parse_token)
+
+    async def authorization(self, url: Url) -> str | None:
+        """The Authorization header for `url`, if there is to be one.
+
+        Raises `Unavailable` for a file that cannot be read, naming it: to ask without what was
+        configured would only get a refusal, or worse, an answer for strangers.
+        """
+        is_home = url.origin == self._home.origin
+        login = self._home.login if url.login is None and is_home else url.login
+        if login is not None:
+            return basic(*login)
+        if is_home and self._token is not None:
+            return "Bearer " + await self._files.run(self._token.read)
+        if self._netrc is None or (self._home.scheme, url.scheme) == ("https", "http"):
+            return None
+        machines = (await self._files.run(self._netrc.read)).hosts
+        entry = machines.get(url.host)
+        if entry is None and is_home:
+            entry = machines.get(_DEFAULT_MACHINE)
+        return None if entry is None else basic(entry[0] or "", entry[2] or "")
+
+
+class _WatchedFile(Generic[Parsed]):
+    """A small file, read again when it changed. `read` blocks."""
+
+    def __init__(self, path: Path, parse: Callable[[Path], Parsed]) -> None:
+        self._path = path
+        self._parse = parse
+        self._known: tuple[tuple[int, int, int], Parsed] | None = None
+
+    def read(self) -> Parsed:
+        try:
+            status = os.stat(self._path)
+            version = status.st_mtime_ns, status.st_size, status.st_ino
+            known = self._known
+            if known is None or known[0] != version:
+                known = self._known = version, self._parse(self._path)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise Unavailable(f"credentials in {self._path} cannot be read: {reason}") from error
+        return known[1]
+
+
+def _parse_netrc(path: Path) -> netrc.netrc:
+    try:
+        return netrc.netrc(str(path))
+    except netrc.NetrcParseError as error:
+        # Its message quotes what it stumbled over, which may be the password.
+        line = error.lineno
+    raise Unavailable(f"credentials in {path} cannot be read: line {line} is not netrc")
+
+
+def _parse_token(path: Path) -> str:
+    token = path.read_text("utf-8").strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise Unavailable(f"credentials in {path} cannot be read: not a single token")
+    return token

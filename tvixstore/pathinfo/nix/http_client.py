@@ -1,0 +1,222 @@
+"""GET over HTTP, as polite and as careful as a cache deserves.
+
+Redirects are followed here and not by aiohttp, because it is here that credentials stay behind: a
+request that left its origin carries none from then on, even if it is sent back. URLs go out to the
+letter, bodies come in as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+import yarl
+
+from tvixstore import __version__
+from tvixstore.errors import Unavailable
+from tvixstore.log import Logger
+from tvixstore.pathinfo.nix.answers import REDIRECTS, REFUSED
+from tvixstore.pathinfo.nix.credentials import Credentials
+from tvixstore.pathinfo.nix.http_errors import translate
+from tvixstore.pathinfo.nix.proxies import Proxies, Proxy
+from tvixstore.pathinfo.nix.resolver import PoolResolver
+from tvixstore.pathinfo.nix.tls import client_context
+from tvixstore.pathinfo.nix.urls import Url
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from tvixstore.pathinfo.nix.settings import UpstreamSettings
+    from tvixstore.pools import Pools
+
+USER_AGENT = f"tvixstore/{__version__}"
+MAX_REDIRECTS = 10
+# Longer than a client's pause between two batches, shorter than what servers usually keep.
+_KEEP_ALIVE = 30.0
+# What aiohttp may have read ahead of us, per connection; twice of it stops the sender.
+_READ_AHEAD = 256 << 10
+# A body that nobody wants is read to its end, to keep the connection, if that is cheap.
+_DISCARDED = 64 << 10
+_DISCARDING = 1.0
+
+log = Logger("tvixstore.pathinfo.nix.http")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response whose body is unread. `where` names upstream and URL, for errors."""
+
+    response: aiohttp.ClientResponse
+    where: str
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.response.headers
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """Content codings, the outermost first."""
+        named = ",".join(self.response.headers.getall("Content-Encoding", [])).lower().split(",")
+        # They are listed in the order in which they were applied.
+        codings = [coding.strip() for coding in reversed(named)]
+        return tuple(coding for coding in codings if coding not in ("", "identity"))
+
+    async def discard(self) -> None:
+        """Lets go of it, keeping the connection if the rest of the body is short and comes soon."""
+        try:
+            async with asyncio.timeout(_DISCARDING):
+                left = _DISCARDED
+                while left > 0 and (data := await self.response.content.readany()):
+                    left -= len(data)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            log.debug("upstream.discard", where=self.where, reason=type(error).__name__)
+        finally:
+            # Closes the connection unless the body was read to its end.
+            self.response.close()
+
+
+class HttpClient:
+    """The connections to one upstream, and to wherever it redirects."""
+
+    def __init__(self, settings: UpstreamSettings, home: Url, pools: Pools) -> None:
+        self._settings = settings
+        self._pools = pools
+        self._proxies = Proxies(settings.proxy)
+        self._credentials = Credentials(home, pools.files, settings.netrc_file, settings.token_file)
+        self._session: aiohttp.ClientSession | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._closed = False
+        # Whether it refused our credentials when it was last heard of.
+        self._refused = False
+
+    async def get(self, url: Url, headers: Mapping[str, str] | None = None) -> Answer:
+        """The final answer, with its headers read; whoever gets it closes or discards it.
+
+        Raises `Unavailable`, also when they are not there within the upstream's timeout.
+        """
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                return await self._follow(url, headers or {})
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{self._where(url)}: no answer within {self._settings.timeout:g} s"
+            ) from error
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    async def _follow(self, url: Url, headers: Mapping[str, str]) -> Answer:
+        start, visited, trusted = url, {url.sent}, True
+        while True:
+            authorization = await self._credentials.authorization(url) if trusted else None
+            answer = await self._request(start, url, headers, authorization)
+            if answer.status not in REDIRECTS:
+                self._note_refusal(answer.where, answer.status)
+                return answer
+            location = answer.headers.get("Location", "")
+            await answer.discard()
+            url = self._next(answer, url, location)
+            trusted = trusted and url.origin == start.origin
+            if url.sent in visited:
+                raise Unavailable(f"{answer.where}: it redirects in a circle, by {url}")
+            visited.add(url.sent)
+            if len(visited) > MAX_REDIRECTS + 1:
+                raise Unavailable(f"{answer.where}: more than {MAX_REDIRECTS} redirects")
+
+    def _next(self, answer: Answer, url: Url, location: str) -> Url:
+        try:
+            if not location:
+                raise ValueError("it has no Location")
+            return url.join(location)
+        except ValueError as error:
+            raise Unavailable(
+                f"{answer.where}: its redirect cannot be followed: {error}"
+            ) from error
+
+    async def _request(
+        self, start: Url, url: Url, headers: Mapping[str, str], authorization: str | None
+    ) -> Answer:
+        where = self._where(start) + ("" if url is start else f" (redirected to {url})")
+        sent = dict(headers)
+        if authorization is not None:
+            sent["Authorization"] = authorization
+        proxy = self._proxies.choose(url)
+        session = self._open_session()
+        uses_tls = "https" in (url.scheme, proxy and proxy.url.scheme)
+        context = await self._tls_context() if uses_tls else True
+        try:
+            response = await session.get(
+                yarl.URL(url.sent, encoded=True),
+                headers={**sent, **_proxy_headers(proxy, url, "http")},
+                allow_redirects=False,
+                proxy=None if proxy is None else yarl.URL(proxy.url.base),
+                proxy_headers=_proxy_headers(proxy, url, "https"),
+                ssl=context,
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, aiohttp.ClientHttpProxyError):
+                self._note_refusal(where, error.status)
+            failure = translate(where, error)
+            raise failure from failure.__cause__
+        return Answer(response, where)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        # Not in __init__: a session belongs to the loop that is running.
+        if self._closed:
+            raise Unavailable(f"{self._settings.name}: it was closed")
+        if self._session is None:
+            limit = self._settings.max_connections
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    resolver=PoolResolver(self._pools.dns),
+                    limit=limit,
+                    keepalive_timeout=_KEEP_ALIVE,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout),
+                auto_decompress=False,
+                read_bufsize=_READ_AHEAD,
+            )
+        return self._session
+
+    async def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            try:
+                self._tls = await self._pools.files.run(client_context, self._settings.ca_file)
+            except Unavailable as error:
+                raise Unavailable(f"{self._settings.name}: {error}") from error
+        return self._tls
+
+    def _note_refusal(self, where: str, status: int) -> None:
+        """Says once per outage, and loudly, that somebody has to do something."""
+        refused = status in REFUSED
+        if refused and not self._refused:
+            log.error(
+                "upstream.credentials_refused",
+                node=self._settings.name,
+                reason=f"{where}: status {status}; check its user and password, netrc_file, "
+                "token_file and proxy",
+            )
+        elif self._refused and not refused:
+            log.info("upstream.credentials_accepted", node=self._settings.name)
+        self._refused = refused
+
+    def _where(self, url: Url) -> str:
+        return f"{self._settings.name}: {url}"
+
+
+def _proxy_headers(proxy: Proxy | None, url: Url, scheme: str) -> dict[str, str]:
+    """With http the request itself goes to the proxy; with https a CONNECT before it."""
+    if proxy is None or proxy.authorization is None or url.scheme != scheme:
+        return {}
+    return {"Proxy-Authorization": proxy.authorization}

@@ -1,0 +1,82 @@
+"""Which proxy a request goes through: the one configured, or what the environment says.
+
+`https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, also in capitals, as curl reads them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tvixstore.errors import Unavailable
+from tvixstore.pathinfo.nix.credentials import basic
+from tvixstore.pathinfo.nix.urls import Url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A forward proxy; `authorization` is the value of Proxy-Authorization."""
+
+    url: Url
+    authorization: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """`configured` is for every request: `None` asks the environment, an empty one goes direct."""
+
+    configured: str | None = field(default=None, repr=False)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+
+    def choose(self, url: Url) -> Proxy | None:
+        """The proxy for `url`, if any. Raises `Unavailable` for one that cannot be used."""
+        if self.configured is not None:
+            return _parse(self.configured, "proxy")
+        if _excepted(self._variable("no_proxy"), url):
+            return None
+        name = f"{url.scheme}_proxy"
+        return _parse(self._variable(name), name) or _parse(
+            self._variable("all_proxy"), "all_proxy"
+        )
+
+    def _variable(self, name: str) -> str:
+        return self.environment.get(name) or self.environment.get(name.upper(), "")
+
+
+def _parse(text: str, source: str) -> Proxy | None:
+    if not text:
+        return None
+    try:
+        url = Url.parse(text if "://" in text else f"http://{text}")
+    except ValueError as error:
+        raise Unavailable(f"the proxy in {source!r} cannot be used: {error}") from error
+    return Proxy(url, None if url.login is None else basic(*url.login))
+
+
+def _excepted(no_proxy: str, url: Url) -> bool:
+    return any(_matches(entry, url) for entry in re.split(r"[\s,]+", no_proxy) if entry)
+
+
+def _matches(entry: str, url: Url) -> bool:
+    """Whether one entry of NO_PROXY means `url`: `*`, domain, `.domain`, address, CIDR, `:port`."""
+    if entry == "*":
+        return True
+    host, port = entry.lower(), ""
+    if (found := re.fullmatch(r"(\[.*\]|[^:]*):(\d+)", host)) is not None:
+        host, port = found.groups()
+    if port and int(port) != url.port:
+        return False
+    host = host.strip("[]")
+    try:
+        return ipaddress.ip_address(url.host) in ipaddress.ip_network(host, strict=False)
+    except ValueError:
+        # One of them is a name.
+        domain = host.removeprefix("*").strip(".")
+        asked = url.host.rstrip(".")
+        return bool(domain) and (asked == domain or asked.endswith("." + domain))
