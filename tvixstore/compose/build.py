@@ -43,7 +43,8 @@ from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
-from tvixstore.pathinfo.nix import Fills, NixPathInfoService, UpstreamSettings, open_upstream
+from tvixstore.pathinfo.nix import Fills, NixPathInfoService, UpstreamSettings
+from tvixstore.pathinfo.nix.transports import open_upstream
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
