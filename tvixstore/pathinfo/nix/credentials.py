@@ -38,6 +38,7 @@ class Credentials:
 
     def __init__(
         self,
+        name: str,
         home: Url,
         files: Pool,
         netrc_file: Path | None = None,
@@ -45,8 +46,8 @@ class Credentials:
     ) -> None:
         self._home = home
         self._files = files
-        self._netrc = None if netrc_file is None else _WatchedFile(netrc_file, _parse_netrc)
-        self._token = None if token_file is None else _WatchedFile(token_file, _parse_token)
+        self._netrc = None if netrc_file is None else _WatchedFile(name, netrc_file, _netrc_of)
+        self._token = None if token_file is None else _WatchedFile(name, token_file, _token_of)
 
     async def authorization(self, url: Url) -> str | None:
         """The Authorization header for `url`, if there is to be one.
@@ -72,7 +73,8 @@ class Credentials:
 class _WatchedFile(Generic[Parsed]):
     """A small file, read again when it changed. `read` blocks."""
 
-    def __init__(self, path: Path, parse: Callable[[Path], Parsed]) -> None:
+    def __init__(self, name: str, path: Path, parse: Callable[[Path], Parsed]) -> None:
+        self._name = name
         self._path = path
         self._parse = parse
         self._known: tuple[tuple[int, int, int], Parsed] | None = None
@@ -84,23 +86,25 @@ class _WatchedFile(Generic[Parsed]):
             known = self._known
             if known is None or known[0] != version:
                 known = self._known = version, self._parse(self._path)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise Unavailable(f"credentials in {self._path} cannot be read: {reason}") from error
-        return known[1]
+            return known[1]
+        except OSError as error:
+            raise self._unreadable(error.strerror or type(error).__name__) from error
+        except netrc.NetrcParseError as error:
+            # Its message quotes what it stumbled over, which may be the password.
+            raise self._unreadable(f"line {error.lineno} is not netrc") from None
+        except ValueError as error:
+            raise self._unreadable("it does not hold what it should") from error
+
+    def _unreadable(self, why: str) -> Unavailable:
+        return Unavailable(f"{self._name}: credentials in {self._path} cannot be read: {why}")
 
 
-def _parse_netrc(path: Path) -> netrc.netrc:
-    try:
-        return netrc.netrc(str(path))
-    except netrc.NetrcParseError as error:
-        # Its message quotes what it stumbled over, which may be the password.
-        line = error.lineno
-    raise Unavailable(f"credentials in {path} cannot be read: line {line} is not netrc")
+def _netrc_of(path: Path) -> netrc.netrc:
+    return netrc.netrc(str(path))
 
 
-def _parse_token(path: Path) -> str:
+def _token_of(path: Path) -> str:
     token = path.read_text("utf-8").strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise Unavailable(f"credentials in {path} cannot be read: not a single token")
+        raise ValueError("not a single token")
     return token

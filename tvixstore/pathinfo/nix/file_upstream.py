@@ -42,8 +42,15 @@ class FileUpstream(Upstream):
 
     async def open_nar(self, url: str, resume: Resume | None = None) -> Body | None:
         relative = self._inside(url)
-        opened = await self._files.run(self._open, relative)
-        return None if opened is None else FileBody(self, self._files, opened, relative, resume)
+        # The thread leaves the file here, so that it is closed even if we are cancelled meanwhile.
+        opened: list[FileBody] = []
+        try:
+            await self._files.run(self._open_body, relative, resume, opened)
+        except BaseException:
+            for body in opened:
+                await body.aclose()
+            raise
+        return opened[0] if opened else None
 
     async def check_store_dir(self) -> None:
         await self._store_dir.check()
@@ -71,6 +78,12 @@ class FileUpstream(Upstream):
             return None if data is None else data.decode()
         except UnicodeDecodeError as error:
             raise CorruptData(f"{self.name}: {relative} is not UTF-8") from error
+
+    def _open_body(self, relative: str, resume: Resume | None, opened: list[FileBody]) -> None:
+        """In a thread."""
+        descriptor = self._open(relative)
+        if descriptor is not None:
+            opened.append(FileBody(self, self._files, descriptor, relative, resume))
 
     def _read(self, relative: str) -> bytes | None:
         """In a thread: a small file, whole."""

@@ -88,8 +88,10 @@ class HttpClient:
     def __init__(self, settings: UpstreamSettings, home: Url, pools: Pools) -> None:
         self._settings = settings
         self._pools = pools
-        self._proxies = Proxies(settings.proxy)
-        self._credentials = Credentials(home, pools.files, settings.netrc_file, settings.token_file)
+        self._proxies = Proxies(settings.name, settings.proxy)
+        self._credentials = Credentials(
+            settings.name, home, pools.files, settings.netrc_file, settings.token_file
+        )
         self._session: aiohttp.ClientSession | None = None
         self._tls: ssl.SSLContext | None = None
         self._closed = False
@@ -191,10 +193,8 @@ class HttpClient:
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            try:
-                self._tls = await self._pools.files.run(client_context, self._settings.ca_file)
-            except Unavailable as error:
-                raise Unavailable(f"{self._settings.name}: {error}") from error
+            settings = self._settings
+            self._tls = await self._pools.files.run(client_context, settings.name, settings.ca_file)
         return self._tls
 
     def _note_refusal(self, where: str, status: int) -> None:

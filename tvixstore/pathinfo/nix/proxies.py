@@ -31,32 +31,33 @@ class Proxy:
 class Proxies:
     """`configured` is for every request: `None` asks the environment, an empty one goes direct."""
 
+    # Of the upstream, for errors.
+    name: str
     configured: str | None = field(default=None, repr=False)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     def choose(self, url: Url) -> Proxy | None:
         """The proxy for `url`, if any. Raises `Unavailable` for one that cannot be used."""
         if self.configured is not None:
-            return _parse(self.configured, "proxy")
+            return self._parse(self.configured, "proxy")
         if _excepted(self._variable("no_proxy"), url):
             return None
-        name = f"{url.scheme}_proxy"
-        return _parse(self._variable(name), name) or _parse(
-            self._variable("all_proxy"), "all_proxy"
-        )
+        for variable in (f"{url.scheme}_proxy", "all_proxy"):
+            if text := self._variable(variable):
+                return self._parse(text, variable)
+        return None
 
     def _variable(self, name: str) -> str:
         return self.environment.get(name) or self.environment.get(name.upper(), "")
 
-
-def _parse(text: str, source: str) -> Proxy | None:
-    if not text:
-        return None
-    try:
-        url = Url.parse(text if "://" in text else f"http://{text}")
-    except ValueError as error:
-        raise Unavailable(f"the proxy in {source!r} cannot be used: {error}") from error
-    return Proxy(url, None if url.login is None else basic(*url.login))
+    def _parse(self, text: str, source: str) -> Proxy | None:
+        if not text:
+            return None
+        try:
+            url = Url.parse(text if "://" in text else f"http://{text}")
+        except ValueError as error:
+            raise Unavailable(f"{self.name}: its {source} cannot be used: {error}") from error
+        return Proxy(url, None if url.login is None else basic(*url.login))
 
 
 def _excepted(no_proxy: str, url: Url) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def client_context(ca_file: Path | None) -> ssl.SSLContext:
+def client_context(name: str, ca_file: Path | None) -> ssl.SSLContext:
     """Reads certificates: blocks. Raises `Unavailable` for a file that cannot be used, naming it.
 
     The system's authorities are OpenSSL's, or those in SSL_CERT_FILE and SSL_CERT_DIR.
@@ -20,7 +20,7 @@ def client_context(ca_file: Path | None) -> ssl.SSLContext:
     named = os.environ.get("SSL_CERT_FILE")
     if named and not os.access(named, os.R_OK):
         # OpenSSL would go on without any authority, and every certificate would look wrong.
-        raise Unavailable(f"certificates in {named} (SSL_CERT_FILE) cannot be read")
+        raise Unavailable(f"{name}: certificates in {named} (SSL_CERT_FILE) cannot be read")
     context = ssl.create_default_context()
     # From 3.13 on Python refuses authorities without key usage, which private ones often are, and
     # which every other client of such a cache takes.
@@ -31,5 +31,7 @@ def client_context(ca_file: Path | None) -> ssl.SSLContext:
             context.load_verify_locations(cafile=ca_file)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise Unavailable(f"certificates in {ca_file} cannot be read: {reason}") from error
+            raise Unavailable(
+                f"{name}: certificates in {ca_file} cannot be read: {reason}"
+            ) from error
     return context
