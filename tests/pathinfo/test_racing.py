@@ -7,7 +7,7 @@ import pytest
 from tests.pathinfo.scripted import KEY, Scripted, info_of, nar_of, read, read_until_it_breaks
 from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.errors import CorruptData, ReadOnly, Skipped, Unavailable, Unsupported
-from tvixstore.pathinfo import MemoryPathInfoService
+from tvixstore.pathinfo import MemoryPathInfoService, PathInfo
 from tvixstore.pathinfo.racing import RacingPathInfoService
 
 
@@ -90,6 +90,17 @@ async def test_get_goes_on_to_a_member_with_the_winners_nar() -> None:
     service = race(DiesInDownload(), other, same)
     assert await service.get(KEY) == info_of()
     assert other.asked("get") == 0
+
+
+@virtual_clock
+async def test_a_nar_that_was_not_described_is_not_taken_for_it_nor_for_absent() -> None:
+    class Changes(Scripted):
+        async def get(self, path_hash: bytes) -> PathInfo:
+            return info_of("other")
+
+    assert await race(Changes(), Scripted(after=1.0)).get(KEY) == info_of()
+    with pytest.raises(Unavailable, match="a: it now has another NAR"):
+        await race(Changes(), Scripted(None)).get(KEY)
 
 
 @virtual_clock

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from tvixstore.errors import ReadOnly, StoreError, Unsupported
+from tvixstore.errors import ReadOnly, StoreError, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
@@ -62,9 +62,12 @@ class PathInfoMembers(PathInfoService):
                 self._failed(path_hash, index, error)
                 verdict.failed(name, error)
                 continue
-            if info is not None and info.same_nar(description):
+            if info is None:
+                verdict.absent()
+            elif info.same_nar(description):
                 return info
-            verdict.absent()
+            else:
+                verdict.failed(name, Unavailable("it now has another NAR than it described"))
         verdict.conclude()
         return None
 
