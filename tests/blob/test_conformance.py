@@ -1,0 +1,142 @@
+"""The contract of `BlobService`, over every implementation: one row in `BLOB_SERVICES` each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.blob.conformance import CHECKS
+from tests.blob.stores import local_store
+from tvixstore.blob import BlobService, BlobWriter, Chunk, LocalBlobService, MemoryBlobService
+from tvixstore.castore import EMPTY_DIGEST, Digest
+from tvixstore.kv import Durability, MemoryKeyValue
+from tvixstore.pools import Pools
+from tvixstore.streams import BytesStream, ByteStream
+
+Factory = Callable[[Path], AbstractAsyncContextManager[BlobService]]
+
+
+@asynccontextmanager
+async def memory(_: Path) -> AsyncIterator[BlobService]:
+    yield MemoryBlobService()
+
+
+@asynccontextmanager
+async def local_over_memory(path: Path) -> AsyncIterator[BlobService]:
+    pools = Pools()
+    try:
+        yield LocalBlobService(MemoryKeyValue(), MemoryKeyValue(), path, pools)
+    finally:
+        pools.close()
+
+
+def local(durability: Durability, chunk_size: int) -> Factory:
+    @asynccontextmanager
+    async def factory(path: Path) -> AsyncIterator[BlobService]:
+        async with local_store(path, durability=durability, chunk_size=chunk_size) as store:
+            yield store.blobs
+
+    return factory
+
+
+BLOB_SERVICES: dict[str, Factory] = {
+    "memory": memory,
+    "local over memory": local_over_memory,
+    "local": local("power", 256 << 10),
+    "local with small chunks": local("process", 16 << 10),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", BLOB_SERVICES)
+async def test_a_blob_service_keeps_its_contract(name: str, check: str, tmp_path: Path) -> None:
+    async with BLOB_SERVICES[name](tmp_path) as service:
+        await CHECKS[check](service)
+
+
+class Truncates(MemoryBlobService):
+    async def open_read(
+        self,
+        digest: Digest,
+        offset: int = 0,
+        length: int | None = None,
+        size: int | None = None,
+    ) -> ByteStream | None:
+        stream = await super().open_read(digest, offset, length, size)
+        return None if stream is None else BytesStream((await stream.read_all())[:1_000_000])
+
+
+class FlipsABit(MemoryBlobService):
+    async def read(self, digest: Digest, size: int | None = None) -> bytes | None:
+        data = await super().read(digest, size)
+        return data and data[:-1] + bytes([data[-1] ^ 1])
+
+
+class ForgetsTheOffset(MemoryBlobService):
+    async def open_read(
+        self,
+        digest: Digest,
+        offset: int = 0,
+        length: int | None = None,
+        size: int | None = None,
+    ) -> ByteStream | None:
+        return await super().open_read(digest, 0, length, size)
+
+
+class TakesAbsentForEmpty(MemoryBlobService):
+    async def read(self, digest: Digest, size: int | None = None) -> bytes | None:
+        return await super().read(digest, size) or b""
+
+
+class HasNoEmptyBlob(MemoryBlobService):
+    async def has(self, digest: Digest) -> bool:
+        return digest != EMPTY_DIGEST and await super().has(digest)
+
+
+class ListsChunksItLacks(MemoryBlobService):
+    async def chunks(self, digest: Digest) -> list[Chunk] | None:
+        data = self.blobs.get(digest)
+        if data is None or len(data) < 2:
+            return await super().chunks(digest)
+        halves = data[: len(data) // 2], data[len(data) // 2 :]
+        return [Chunk(Digest.of(half), len(half)) for half in halves]
+
+
+class SortsWhatIsPut(MemoryBlobService):
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        return await super().put_many(sorted(blobs))
+
+
+class ShowsItTooEarly(MemoryBlobService):
+    async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
+        writer = await super().open_write(boundaries)
+        write = writer.write
+
+        async def write_and_show(data: bytes) -> None:
+            await write(data)
+            self.blobs.setdefault(Digest.of(data), data)
+
+        setattr(writer, "write", write_and_show)  # noqa: B010 (a method is not assigned to)
+        return writer
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Truncates,
+        FlipsABit,
+        ForgetsTheOffset,
+        TakesAbsentForEmpty,
+        HasNoEmptyBlob,
+        ListsChunksItLacks,
+        SortsWhatIsPut,
+        ShowsItTooEarly,
+    ],
+)
+async def test_a_planted_bug_breaks_the_contract(broken: type[MemoryBlobService]) -> None:
+    with pytest.raises(AssertionError):
+        for check in CHECKS.values():
+            await check(broken())
