@@ -1,18 +1,36 @@
 """Path infos: what is known of store paths, and everywhere that it can be kept or asked for."""
 
+from tvixstore.pathinfo.breaker import BreakerPathInfoService
+from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.local import LocalPathInfoService
 from tvixstore.pathinfo.memory import MemoryPathInfoService
+from tvixstore.pathinfo.metered import MeteredPathInfoService
+from tvixstore.pathinfo.negative import NegativePathInfoService
+from tvixstore.pathinfo.optional import OptionalPathInfoService
+from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.remembered import ABSENT, Absent, RememberedAnswers
+from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 
 __all__ = [
     "ABSENT",
     "Absent",
+    "BreakerPathInfoService",
+    "CachedPathInfoService",
     "Description",
+    "FallbackPathInfoService",
     "LocalPathInfoService",
     "MemoryPathInfoService",
+    "MeteredPathInfoService",
+    "NegativePathInfoService",
+    "OptionalPathInfoService",
     "PathInfo",
     "PathInfoService",
+    "RacingPathInfoService",
     "RememberedAnswers",
+    "RetryPathInfoService",
+    "TimeoutPathInfoService",
 ]
