@@ -17,6 +17,7 @@ from tvixstore.streams import ByteStream
 
 PATH = StorePath(bytes(range(20)), "hello-2.12")
 KEY = PATH.hash
+STALL = 20.0
 
 
 def nar_of(seed: str = "hello") -> bytes:
@@ -56,6 +57,10 @@ class Scripted(PathInfoService):
     async def _answer(self, call: str) -> PathInfo | None:
         self.calls.append((call, now()))
         says = self.says
+        if self.after is None and call == "open_nar":
+            # Whoever reads the network gives up on a download by himself.
+            await asyncio.sleep(STALL)
+            raise Unavailable("no byte came")
         if self.after is None:
             await asyncio.Event().wait()
         else:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.pathinfo.scripted import KEY, Scripted, info_of, read, read_until_it_breaks
-from tests.support.virtual_clock import virtual_clock
+from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.errors import CorruptData, Unavailable
 from tvixstore.metrics import Metrics
 from tvixstore.pathinfo.metered import MeteredPathInfoService
@@ -25,7 +25,7 @@ async def test_each_outcome_is_counted_with_its_time_and_reported() -> None:
         reported.append((outcome, str(error or "")))
 
     inner = Scripted(after=2.0)
-    service = MeteredPathInfoService(inner, metrics.node("pathinfo", "mirror"), status)
+    service = MeteredPathInfoService(inner, metrics.node("pathinfo", "mirror"), status, now)
     await service.describe(KEY)
     inner.says = None
     await service.describe(KEY)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tvixstore.pathinfo.info import Description, PathInfo
-from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.retry import Retry
-from tvixstore.streams import ByteStream
 
 
 @dataclass(eq=False)
 class RetryPathInfoService(PathInfoWrapper):
-    """Retries `describe`, `get` and the opening of a NAR; a stream that breaks stays broken."""
+    """Retries `describe`.
+
+    Not `get` and `open_nar`: a substituter takes up a broken download itself, where it broke, and
+    repeating that here would keep the next member waiting for the product of both.
+    """
 
     retry: Retry = field(default_factory=Retry)
 
@@ -21,15 +23,3 @@ class RetryPathInfoService(PathInfoWrapper):
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
         return await self.retry.run(lambda: self.inner.describe(path_hash, nar_sha256))
-
-    async def get(self, path_hash: bytes) -> PathInfo | None:
-        return await self.retry.run(lambda: self.inner.get(path_hash))
-
-    async def open_nar(
-        self,
-        description: Description,
-        offset: int = 0,
-        length: int | None = None,
-        into: PathInfoService | None = None,
-    ) -> ByteStream | None:
-        return await self.retry.run(lambda: self.inner.open_nar(description, offset, length, into))

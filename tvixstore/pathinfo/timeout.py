@@ -9,20 +9,18 @@ from typing import TypeVar
 
 from tvixstore.errors import Unavailable
 from tvixstore.pathinfo.info import Description
-from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.deadline import within
-from tvixstore.streams import ByteStream
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(eq=False)
 class TimeoutPathInfoService(PathInfoWrapper):
-    """Bounds `describe`, and the wait for `open_nar`'s stream, by `attempt` seconds.
+    """Bounds `describe` by `attempt` seconds; a caller's earlier deadline comes first.
 
-    The stream itself and `get`'s download take as long as they take: whether they still move is for
-    whoever reads the network to say. A caller's earlier deadline comes first.
+    `get`'s download and `open_nar` take as long as they take: a NAR's first byte may have to wait
+    until all of it is verified. Whether it still moves is for whoever reads the network to say.
     """
 
     attempt: float = 5.0
@@ -31,15 +29,6 @@ class TimeoutPathInfoService(PathInfoWrapper):
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
         return await self._bounded(self.inner.describe(path_hash, nar_sha256))
-
-    async def open_nar(
-        self,
-        description: Description,
-        offset: int = 0,
-        length: int | None = None,
-        into: PathInfoService | None = None,
-    ) -> ByteStream | None:
-        return await self._bounded(self.inner.open_nar(description, offset, length, into))
 
     async def _bounded(self, answer: Awaitable[Answer]) -> Answer:
         seconds = within(self.attempt)
