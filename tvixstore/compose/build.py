@@ -8,17 +8,16 @@ stacks, never by what wraps it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from tvixstore.blob import BlobService, LocalBlobService
 from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.health import UpstreamHealth
-from tvixstore.compose.mistakes import Mistake, config_error
 from tvixstore.compose.model import Config
+from tvixstore.compose.names import Names
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
@@ -54,42 +53,7 @@ from tvixstore.policy.retry import Retry
 from tvixstore.pools import Pools
 from tvixstore.tree import Content
 
-Service = TypeVar("Service")
-
 PATH_INFOS = "pathinfo"
-
-
-@dataclass(eq=False)
-class _Names(Generic[Service]):
-    """The services of one kind by name, each made when it is first asked for."""
-
-    section: str
-    nodes: Mapping[str, Node]
-    make: Callable[[str, Any], Service]
-    # For messages.
-    file: str
-    built: dict[str, Service] = field(default_factory=dict)
-    way: list[str] = field(default_factory=list)
-
-    def __call__(self, name: str) -> Service:
-        if name in self.built:
-            return self.built[name]
-        if name in self.way:
-            circle = " → ".join([*self.way[self.way.index(name) :], name])
-            raise self._error(f"{circle} is a circle: no node can be built over itself")
-        node = self.nodes.get(name)
-        if node is None:
-            raise self._error(f'names "{name}", and no node is called that')
-        self.way.append(name)
-        try:
-            self.built[name] = self.make(name, node)
-        finally:
-            self.way.pop()
-        return self.built[name]
-
-    def _error(self, text: str) -> Exception:
-        section = f"[{self.section}.{self.way[-1]}]" if self.way else f"[{self.section}]"
-        return config_error(self.file, [Mistake(section, "", text)])
 
 
 class Builder:
@@ -118,13 +82,11 @@ class Builder:
         self.closing_services = closing_services
         self.health: dict[str, UpstreamHealth] = {}
         self.graph = graph
-        self.blobs = _Names("blobservices", graph.blobs, self._blobs, config.name)
-        self.directories = _Names(
+        self.blobs = Names("blobservices", graph.blobs, self._blobs, config.name)
+        self.directories = Names(
             "directoryservices", graph.directories, self._directories, config.name
         )
-        self.path_infos = _Names(
-            "pathinfoservices", graph.path_infos, self._path_infos, config.name
-        )
+        self.path_infos = Names("pathinfoservices", graph.path_infos, self._path_infos, config.name)
 
     def content(self, blob_service: str = ROOT, directory_service: str = ROOT) -> Content:
         return Content(self.blobs(blob_service), self.directories(directory_service))
