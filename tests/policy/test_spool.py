@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -163,10 +164,12 @@ async def test_the_last_to_leave_is_noticed_and_closes_the_file(tmp_path: Path) 
     await first.aclose()
     assert idle == []
     await spool.release()
-    assert spool._descriptor is not None
+    descriptor = spool._descriptor
+    assert descriptor is not None
     await second.aclose()
     assert idle == [0]
-    assert spool._descriptor is None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
     files.close()
 
 
@@ -180,3 +183,23 @@ async def test_a_reader_cancelled_while_it_waits_leaves_nothing(tmp_path: Path) 
                 await waiting
         assert not spool._waiters
         assert not spool.readers
+
+
+async def test_a_release_that_is_cancelled_while_threads_are_busy_closes_the_file(
+    tmp_path: Path,
+) -> None:
+    """The leak check sees to it: it would find the file open."""
+    go = threading.Event()
+    async with spool_in(tmp_path, memory=KIB) as spool:
+        write(spool, PARTS[0])
+        busy = [asyncio.create_task(spool._files.run(go.wait)) for _ in range(2)]
+        await asyncio.sleep(0)
+        releasing = asyncio.create_task(spool.release())
+        await asyncio.sleep(0)
+        releasing.cancel()
+        # So that it hears of it while the pool is still busy.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        go.set()
+        await asyncio.wait([releasing, *busy])
+        assert releasing.cancelled()

@@ -20,6 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from tvixstore.errors import StoreError, Unavailable
+from tvixstore.policy import tasks
 from tvixstore.streams import ByteStream
 
 if TYPE_CHECKING:
@@ -205,8 +206,11 @@ class Spool:
         if self._owned or self._readers or self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
-        # Closing the last descriptor of a large file frees its blocks, which takes a while.
-        await self._files.run(os.close, descriptor)
+        # Closing the last descriptor of a large file frees its blocks, which takes a while. It has
+        # a task of its own: a call cancelled while it queues for a thread would never be made.
+        closing = asyncio.create_task(self._files.run(os.close, descriptor), name="close spool")
+        await tasks.outwait([closing])
+        closing.result()
 
 
 class SpoolReader(ByteStream):
