@@ -13,7 +13,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
-_URL_SECRETS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/@\s?#\"']*@)?(?P<rest>[^\s?#\"']*)(?P<query>\?[^\s#\"']*)?", re.I)
+_URL_SECRETS = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/@\s?#\"']*@)?"
+    r"(?P<rest>[^\s?#\"']*)(?P<query>\?[^\s#\"']*)?",
+    re.I,
+)
 _BARE = re.compile(r"[^\s\"=]+")
 
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import TypeVar, TypeVarTuple
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -25,8 +25,8 @@ class Pool:
 
     async def run(
         self,
-        function: Callable[[Unpack[Arguments]], Result],
-        *arguments: Unpack[Arguments],
+        function: Callable[[*Arguments], Result],
+        *arguments: *Arguments,
     ) -> Result:
         """Calls `function` in a thread.
 
@@ -45,8 +45,8 @@ class Pool:
 
     async def abandon(
         self,
-        function: Callable[[Unpack[Arguments]], Result],
-        *arguments: Unpack[Arguments],
+        function: Callable[[*Arguments], Result],
+        *arguments: *Arguments,
     ) -> Result:
         """As `run`, but a cancelled caller leaves at once: for calls that share nothing (DNS)."""
         async with self._slots:
