@@ -38,9 +38,10 @@ async def local_store(
     durability: Durability = "process",
     min_free: int = 0,
     max_size: int | None = None,
+    map_bytes: int = 1 << 40,
 ) -> AsyncIterator[Store]:
     pools = Pools()
-    engine = LmdbEngine(path / "index", durability=durability)
+    engine = LmdbEngine(path / "index", durability=durability, map_bytes=map_bytes)
     try:
         blobs, chunks = engine.table("blobs"), engine.table("chunks")
         guard = DiskGuard(path, min_free=min_free, max_size=max_size)

@@ -11,12 +11,12 @@ import pytest
 from tests.support.small_disk import fill, small_disk
 from tests.support.virtual_clock import virtual_clock
 from tvixstore.kv import DiskGuard
-from tvixstore.kv.disk import FRESH, HOLD, SLACK
+from tvixstore.kv.disk import FRESH, HOLD
 from tvixstore.metrics import Metrics
 from tvixstore.pools import Pools
 
-FULL, ROOM = "store-full-fills-pass-through", "store-has-room-again"
-MIB = 1 << 20
+FULL, ROOM = "store.full", "store.room"
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @pytest.fixture(autouse=True)
@@ -39,34 +39,43 @@ async def test_without_limits_everything_that_fits_the_disk_is_admitted(tmp_path
 async def test_the_store_stays_below_its_maximum(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    measured = 3 * MIB
-    guard = DiskGuard(tmp_path, max_size=10 * MIB, measured={"index": lambda: measured})
-    guard.add("chunks", 5 * MIB)
-    assert guard.used() == {"chunks": 5 * MIB, "index": 3 * MIB}
-    assert guard.admits(2 * MIB)
-    assert not guard.admits(2 * MIB + 1)
+    guard = DiskGuard(tmp_path, max_size=10 * GIB, measured={"index": lambda: 3 * GIB})
+    guard.add("chunks", 5 * GIB)
+    assert guard.used() == {"chunks": 5 * GIB, "index": 3 * GIB}
+    assert guard.admits(2 * GIB)
+    assert not guard.admits(2 * GIB + 1)
     # What still fits is taken, without saying that the store had room again.
-    assert guard.admits(MIB)
-    guard.add("chunks", 2 * MIB)
+    assert guard.admits(GIB)
+    guard.add("chunks", 2 * GIB)
     assert not guard.admits(1)
     assert events(caplog) == [FULL]
-    guard.add("chunks", -4 * MIB)
-    assert guard.admits(MIB)
+    guard.add("chunks", -4 * GIB)
+    assert guard.admits(GIB)
     assert events(caplog) == [FULL, ROOM]
 
 
 @virtual_clock
-async def test_a_little_room_does_not_end_the_refusal(
+async def test_giving_up_what_did_not_fit_is_no_news(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guard = DiskGuard(tmp_path, max_size=10 * MIB)
-    guard.add("chunks", 10 * MIB)
+    guard = DiskGuard(tmp_path, max_size=10 * GIB)
+    guard.add("chunks", 4 * GIB)
     for _ in range(5):
-        assert not guard.admits(1)
-        guard.add("chunks", -SLACK // 2)
+        # An object of 8 GiB, written by pieces of 2, is given up at the limit, again and again.
+        for _ in range(3):
+            assert guard.admits(2 * GIB)
+            guard.stage("chunks", 2 * GIB)
+        assert not guard.admits(2 * GIB)
+        guard.stage("chunks", -6 * GIB)
+        # A little room does not change that, nor do smaller objects.
+        guard.add("chunks", -MIB)
         assert guard.admits(1)
-        guard.add("chunks", SLACK // 2)
+        guard.add("chunks", MIB)
+        guard.keep(0, MIB)
     assert events(caplog) == [FULL]
+    guard.add("chunks", -3 * GIB)
+    assert guard.admits(1)
+    assert events(caplog) == [FULL, ROOM]
 
 
 @virtual_clock
@@ -96,23 +105,25 @@ async def test_what_is_written_counts_before_the_disk_is_asked_again(tmp_path: P
 
 
 @virtual_clock
-async def test_a_failed_write_holds_everything_until_one_goes_well(
+async def test_a_failed_write_holds_everything_until_one_as_large_went_in(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # As with a quota: the file system has room, and refuses all the same.
     guard = DiskGuard(tmp_path)
-    guard.failed(MIB, "no space left on device")
-    assert not guard.admits(0)
-    await asyncio.sleep(HOLD)
-    # One is let try; failing again is not news.
-    assert guard.admits(MIB)
-    guard.failed(MIB, "no space left on device")
-    assert not guard.admits(0)
-    await asyncio.sleep(HOLD)
-    assert guard.admits(MIB)
+    for _ in range(3):
+        assert guard.admits(MIB)
+        guard.stage("chunks", MIB)
+        guard.failed(MIB, "no space left on device")
+        guard.stage("chunks", -MIB)
+        assert not guard.admits(0)
+        await asyncio.sleep(HOLD)
+    guard.keep(0, 1000)
     assert events(caplog) == [FULL]
-    guard.add("chunks", MIB)
+    assert guard.admits(MIB)
+    guard.stage("chunks", MIB)
+    guard.keep(MIB, MIB)
     assert events(caplog) == [FULL, ROOM]
-    assert not guard.refusing and guard.admits(MIB)
+    assert guard.used() == {"chunks": MIB}
 
 
 async def test_files_from_before_the_start_are_added_up(tmp_path: Path) -> None:

@@ -183,6 +183,6 @@ async def test_an_environment_that_lmdb_gave_up_on_is_opened_again(
             await table.apply([(b"failed", b"value")])
         assert not caplog.records
         assert await table.get(b"before") == b"value"
-        assert [record.message for record in caplog.records] == ["lmdb-reopened"]
+        assert [record.message for record in caplog.records] == ["lmdb.reopened"]
         await table.apply([(b"after", b"value")])
         assert [key for key, _ in await table.scan()] == [b"after", b"before"]

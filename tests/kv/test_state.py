@@ -99,7 +99,7 @@ def test_the_spool_is_emptied_of_files_only(
     StateDirectory(tmp_path).close()
     assert sorted(path.name for path in spool.iterdir()) == ["folder", "link"]
     assert precious.exists() and (spool / "folder" / "file").exists()
-    assert [record.message for record in caplog.records] == ["spool-foreign-entry"] * 2
+    assert [record.message for record in caplog.records] == ["spool.foreign-entry"] * 2
 
 
 def test_a_file_in_the_way_is_one_clear_line(tmp_path: Path) -> None:

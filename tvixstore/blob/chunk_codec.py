@@ -102,6 +102,10 @@ def _promises_to_shrink(data: bytes | memoryview) -> bool:
 def decode_chunk(digest: bytes, record: Record, payload: bytes) -> bytes:
     """The chunk's bytes, verified; `CorruptData` if `payload` is not its stored form."""
     data = payload
+    if len(payload) != record.stored:
+        raise CorruptData(
+            f"chunk {digest.hex()} is stored as {len(payload)} bytes, not as {record.stored}"
+        )
     if record.compressed:
         try:
             # Checked first, because that many bytes are allocated at once.

@@ -97,12 +97,12 @@ class ChunkStore:
                 await self._remove_file(digest, value)
                 await self.index.apply([(digest, None)])
             except (StoreError, OSError) as error:
-                _log.error("chunk-not-dropped", chunk=digest.hex(), reason=str(error))
+                _log.error("chunk.not-dropped", chunk=digest.hex(), reason=str(error))
                 return
         self.dropped += 1
         if self._metrics is not None:
             self._metrics.chunks_dropped.inc()
-        _log.error("chunk-dropped", chunk=digest.hex(), reason=str(reason))
+        _log.error("chunk.dropped", chunk=digest.hex(), reason=str(reason))
 
     async def _may_be_readable(self, digest: bytes, value: bytes) -> bool:
         try:

@@ -42,15 +42,14 @@ class Staging:
         # Chunks in files, and the names of those files for now.
         self._files: dict[bytes, tuple[str, StoredForm]] = {}
         # Bytes in those files that the guard knows of.
-        self._counted = 0
+        self._staged = 0
 
     async def add(self, chunks: Iterable[StoredForm]) -> None:
         """Takes those chunks that the store does not have. Raises `StorageFull`."""
         staged = self._inline.keys() | self._files.keys()
         fresh = await self._absent({one.digest: one for one in chunks if one.digest not in staged})
-        size = sum(one.stored for one in fresh)
         guard = self._store.guard
-        if guard is not None and not guard.admits(size):
+        if guard is not None and not guard.admits(sum(one.stored for one in fresh)):
             raise StorageFull(f"{self._store.files.root}: min_free or max_size leaves no room")
         to_write = []
         for chunk in fresh:
@@ -61,10 +60,10 @@ class Staging:
                 # Known before it exists: whatever happens, `discard` removes it.
                 path = self._store.files.incoming_name()
                 self._files[chunk.digest] = (path, chunk)
+                self._stage(chunk.stored)
                 to_write.append((path, chunk.payload))
         if to_write:
             await self._reporting(self._write(to_write))
-            self._count(sum(len(payload) for _, payload in to_write))
 
     async def commit(self) -> None:
         """Makes the chunks visible, durably. To be run to its end, whoever is cancelled."""
@@ -83,9 +82,10 @@ class Staging:
                 committing[digest] -= 1
                 if not committing[digest]:
                     del committing[digest]
-        for _, digest in publish:
-            # These stay counted.
-            self._counted -= self._files.pop(digest)[1].stored
+        kept = sum(self._files.pop(digest)[1].stored for _, digest in publish)
+        self._staged -= kept
+        if self._store.guard is not None:
+            self._store.guard.keep(kept, sum(one.stored for one in absent))
         await self.discard()
 
     async def discard(self) -> None:
@@ -94,7 +94,7 @@ class Staging:
         files, self._files = self._files, {}
         if not files:
             return
-        self._count(-self._counted)
+        self._stage(-self._staged)
         paths = [path for path, _ in files.values()]
         try:
             await self._store.pools.files.run(self._store.files.remove, paths)
@@ -113,10 +113,10 @@ class Staging:
         inline = chunk.digest in self._inline
         return (chunk.inline_record() if inline else chunk.file_record()).encode()
 
-    def _count(self, change: int) -> None:
-        self._counted += change
+    def _stage(self, change: int) -> None:
+        self._staged += change
         if self._store.guard is not None:
-            self._store.guard.add("chunks", change)
+            self._store.guard.stage("chunks", change)
 
     async def _absent(self, chunks: Mapping[bytes, StoredForm]) -> list[StoredForm]:
         values = await self._store.index.get_many(list(chunks))
@@ -162,7 +162,7 @@ class Staging:
                 raise storage_error(error, self._store.files.root) from error
         except StorageFull as error:
             if self._store.guard is not None:
-                self._store.guard.failed(self._inline_bytes, str(error))
+                self._store.guard.failed(self._staged + self._inline_bytes, str(error))
             raise
 
 
@@ -176,5 +176,5 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("commit-failed-after-cancellation", reason=str(error))
+            _log.warning("commit.failed-after-cancellation", reason=str(error))
         raise

@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tvixstore.kv.files import free_bytes
@@ -27,10 +28,19 @@ if TYPE_CHECKING:
 FRESH = 1.0
 # Seconds for which nothing is admitted after a write failed for want of room.
 HOLD = 5.0
-# Room beyond what was refused, before space counts as returned: less would make the log flap.
-SLACK = 1 << 20
+# Room that has to come before space counts as returned: 1 % of the file system, and at most this.
+# Others write to the disk too, and the log should not flap with them.
+MAX_SLACK = 64 << 20
 
 _log = Logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A write of `size` bytes that found no room when there was `room` and no more."""
+
+    size: int
+    room: int
 
 
 class DiskGuard:
@@ -38,7 +48,7 @@ class DiskGuard:
     below `max_size` bytes (`None`: no limit).
 
     The store's bytes have kinds. Those in `measured` are asked for each time (LMDB's); the others
-    are counted by whoever writes, through `add`, from what `count` found at start.
+    are counted by whoever writes, from what `count` found at start.
     """
 
     def __init__(
@@ -51,45 +61,58 @@ class DiskGuard:
         metrics: Metrics | None = None,
     ) -> None:
         self.path = path
-        self.refusing = False
         self._min_free = min_free
         self._max_size = max_size
         self._measured = dict(measured or {})
         self._counted: Counter[str] = Counter()
+        # Bytes of objects that are not whole yet; given up, they come back.
+        self._staged = 0
         self._metrics = metrics
+        status = os.statvfs(path)
+        self._slack = min(MAX_SLACK, status.f_blocks * status.f_frsize // 100)
         self._free = free_bytes(path)
-        self._checked = -FRESH
-        self._refused_bytes = 0
-        self._failed = False
+        self._checked: float | None = None
+        self._refusal: _Refusal | None = None
         self._held_until: float | None = None
         if metrics is not None:
             metrics.store_free_bytes.set_function(lambda: free_bytes(path))
             for kind, measure in self._measured.items():
                 metrics.store_bytes.labels(kind).set_function(measure)
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the log says that the store is full."""
+        return self._refusal is not None
+
     async def count(self, kind: str, directory: Path, pools: Pools) -> None:
         """Adds up the files below `directory`.
 
-        What is written meanwhile is counted by `add`, so this leaves out files that are newer than
-        its own start. A call in a thread for each folder: others get their turn in between.
+        What is written meanwhile is counted by who writes it, so this leaves out files that are
+        newer than its own start. A call in a thread for each folder: others get their turn too.
         """
         start = time.time()
         folders = [os.fspath(directory)]
         while folders:
             size, below = await pools.files.run(_files_in, folders.pop(), start)
-            self.add(kind, size)
+            self._found(kind, size)
             folders += below
 
     def add(self, kind: str, change: int) -> None:
         """The store's files of that kind grew by `change` bytes, or shrank if it is negative."""
-        self._counted[kind] += change
+        self._found(kind, change)
         self._free -= change
-        if self._failed and change > 0 and self._held_until is None:
-            # The first write that went well again.
-            self._failed = False
+
+    def stage(self, kind: str, change: int) -> None:
+        """As `add`, of bytes whose object is not whole yet: `keep` them, or take them back."""
+        self.add(kind, change)
+        self._staged += change
+
+    def keep(self, staged: int, size: int) -> None:
+        """An object of `size` bytes is whole; `staged` of them had been given to `stage`."""
+        self._staged -= staged
+        if self._refusal is not None and size >= max(1, self._refusal.size):
+            # As much as was refused has gone in: whatever the file system says, there is room.
             self._accept()
-        if self._metrics is not None:
-            self._metrics.store_bytes.labels(kind).set(self._counted[kind])
 
     def used(self) -> dict[str, int]:
         """Bytes of the store, by kind."""
@@ -98,48 +121,62 @@ class DiskGuard:
     def admits(self, size: int) -> bool:
         """Whether `size` more bytes may be written now; 0 asks whether there is room at all."""
         now = asyncio.get_running_loop().time()
-        room = self._room(now)
         if self._held_until is not None:
             if now < self._held_until:
                 return False
             self._held_until = None
+        if self._checked is None or now - self._checked >= FRESH:
+            self._measure(now)
+        room = self._room()
         if size > room:
             self._refuse(size, "min_free or max_size is reached")
             return False
-        if self.refusing and not self._failed and room >= self._refused_bytes + SLACK:
-            self._accept()
+        refusal = self._refusal
+        if refusal is not None:
+            needed = max(refusal.size, refusal.room + self._slack)
+            if room + self._staged >= needed:
+                self._accept()
         return True
 
     def failed(self, size: int, reason: str) -> None:
-        """A write of `size` bytes met a full disk, whatever the counters said.
+        """An object of `size` bytes met a full disk, whatever the counters said.
 
-        After a while the next one is let try; space has returned when one went well.
+        Nothing is admitted for a while, and then the next one is let try.
         """
-        self._failed = True
-        self._held_until = asyncio.get_running_loop().time() + HOLD
+        now = asyncio.get_running_loop().time()
+        self._held_until = now + HOLD
+        self._measure(now)
         self._refuse(size, reason)
 
-    def _room(self, now: float) -> int:
-        if now - self._checked >= FRESH:
-            self._free = free_bytes(self.path)
-            self._checked = now
+    def _found(self, kind: str, change: int) -> None:
+        self._counted[kind] += change
+        if self._metrics is not None:
+            self._metrics.store_bytes.labels(kind).set(self._counted[kind])
+
+    def _measure(self, now: float) -> None:
+        self._free = free_bytes(self.path)
+        self._checked = now
+
+    def _room(self) -> int:
         room = self._free - self._min_free
         if self._max_size is not None:
             room = min(room, self._max_size - sum(self.used().values()))
         return room
 
     def _accept(self) -> None:
-        self.refusing = False
-        _log.info("store-has-room-again", path=self.path, **self.used())
+        self._refusal = None
+        _log.info("store.room", path=self.path, free=self._free, **self.used())
 
     def _refuse(self, size: int, reason: str) -> None:
-        if self.refusing:
+        if self._refusal is not None:
             return
-        self.refusing = True
-        self._refused_bytes = size
+        # What is staged counts as room: it comes back when its object is given up, and that must
+        # not look as if somebody had made room.
+        self._refusal = _Refusal(size, self._room() + self._staged)
         _log.warning(
-            "store-full-fills-pass-through",
+            "store.full",
             path=self.path,
+            meaning="fills pass through without being kept",
             reason=reason,
             needed=size,
             free=self._free,

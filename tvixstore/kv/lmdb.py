@@ -183,7 +183,7 @@ class LmdbEngine:
             for name, table in self._tables.items():
                 table.database = self._environment.open_db(name.encode())
             self._lost = False
-        _log.warning("lmdb-reopened", path=self.path)
+        _log.warning("lmdb.reopened", path=self.path)
 
     def _commit_group(self, batches: list[_Batch]) -> list[bool | Exception]:
         with self._in_use:

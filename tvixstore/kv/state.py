@@ -146,4 +146,4 @@ class StateDirectory:
                 if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
                     os.unlink(entry.path)
                 else:
-                    _log.warning("spool-foreign-entry", path=entry.path)
+                    _log.warning("spool.foreign-entry", path=entry.path)
