@@ -127,5 +127,7 @@ async def test_trouble_is_summed_up_once_a_minute(health: UpstreamHealth, events
         await asyncio.sleep(2)
     await asyncio.sleep(120)
     await end([summing])
+    rejected = [fields for event, fields in events.seen if event == "upstream.rejected"]
+    assert rejected == [{"node": "mirror", "reason": "wrong hash"}]
     sums = [fields for event, fields in events.seen if event == "upstream.trouble"]
     assert [(fields["failed"], fields["rejected"]) for fields in sums] == [(29, 29)]

@@ -1,8 +1,9 @@
 """How the upstreams are: for `/readyz`, for `tvixstore_upstream_up`, and for the log.
 
 An upstream is down when as many attempts in a row failed as one lookup makes, or when its breaker
-opened, and up again with the first answer. Its trouble is logged when that changes, and summed up
-once a minute: an upstream that is down for a night costs a line a minute, not a line a request.
+opened, and up again with the first answer. Its trouble is logged when that changes, or when it says
+something that is rejected, and summed up once a minute from then on: an upstream that is down for a
+night, or whose key nobody trusts, costs a line a minute, not a line a request.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class UpstreamHealth:
             # It answered, and what it said was wrong: that it lies does not make it down.
             self._rejected += 1
             self.last_error = str(error)
+            if self._rejected == 1:
+                log.warning("upstream.rejected", node=self.name, reason=self.last_error)
         elif outcome == "unknown" and not isinstance(error, _NOT_ITS_FAULT):
             self._failed += 1
             self._failures_in_a_row += 1

@@ -140,6 +140,7 @@ class Download:
         return Resume(self._compressed, body.validator)
 
     async def _take(self, decoded: Iterator[bytes]) -> None:
+        decoded = self._undamaged(decoded)
         more = True
         while more:
             pieces, more, full = await self.pools.cpu.run(self._slice, decoded)
@@ -158,22 +159,26 @@ class Download:
         """In a thread: the next pieces, whether there are more, and why the file failed if so."""
         pieces: list[bytes] = []
         amount, more = 0, False
-        try:
-            for piece in decoded:
-                kept = self._keep(piece)
-                if kept:
-                    pieces.append(kept)
-                    amount += len(kept)
-                if amount >= SLICE:
-                    more = True
-                    break
-        except (CorruptData, InvalidData) as error:
-            raise self._wrong(f"is damaged: {error}") from error
+        for piece in decoded:
+            kept = self._keep(piece)
+            if kept:
+                pieces.append(kept)
+                amount += len(kept)
+            if amount >= SLICE:
+                more = True
+                break
         try:
             self.spool.store(pieces)
         except OSError as error:
             return pieces, more, error
         return pieces, more, None
+
+    def _undamaged(self, decoded: Iterator[bytes]) -> Iterator[bytes]:
+        """`decoded`, with what the decoder objects to put down to this NAR."""
+        try:
+            yield from decoded
+        except (CorruptData, InvalidData) as error:
+            raise self._wrong(f"is damaged: {error}") from error
 
     def _keep(self, piece: bytes) -> bytes:
         """What of `piece` the spool does not have yet, hashed and counted."""
