@@ -10,11 +10,11 @@ The files are read again when they change, so that a token can be renewed under 
 from __future__ import annotations
 
 import base64
-import netrc
 import os
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tvixstore.errors import Unavailable
+from tvixstore.pathinfo.nix.netrc_text import Netrc, parse_netrc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tvixstore.pools import Pool
 
 Parsed = TypeVar("Parsed")
-
-_DEFAULT_MACHINE = "default"
 
 
 def basic(user: str, password: str) -> str:
@@ -46,8 +44,8 @@ class Credentials:
     ) -> None:
         self._home = home
         self._files = files
-        self._netrc = None if netrc_file is None else _WatchedFile(name, netrc_file, _netrc_of)
-        self._token = None if token_file is None else _WatchedFile(name, token_file, _token_of)
+        self._netrc = None if netrc_file is None else _WatchedFile(name, netrc_file, _read_netrc)
+        self._token = None if token_file is None else _WatchedFile(name, token_file, _read_token)
 
     async def authorization(self, url: Url) -> str | None:
         """The Authorization header for `url`, if there is to be one.
@@ -63,11 +61,11 @@ class Credentials:
             return "Bearer " + await self._files.run(self._token.read)
         if self._netrc is None or (self._home.scheme, url.scheme) == ("https", "http"):
             return None
-        machines = (await self._files.run(self._netrc.read)).hosts
-        entry = machines.get(url.host)
+        netrc = await self._files.run(self._netrc.read)
+        entry = netrc.machines.get(url.host)
         if entry is None and is_home:
-            entry = machines.get(_DEFAULT_MACHINE)
-        return None if entry is None else basic(entry[0] or "", entry[2] or "")
+            entry = netrc.default
+        return None if entry is None else basic(entry.login, entry.password)
 
 
 class _WatchedFile(Generic[Parsed]):
@@ -89,22 +87,22 @@ class _WatchedFile(Generic[Parsed]):
             return known[1]
         except OSError as error:
             raise self._unreadable(error.strerror or type(error).__name__) from error
-        except netrc.NetrcParseError as error:
-            # Its message quotes what it stumbled over, which may be the password.
-            raise self._unreadable(f"line {error.lineno} is not netrc") from None
+        except UnicodeError:
+            # It holds what it could not decode.
+            raise self._unreadable("it is not UTF-8") from None
         except ValueError as error:
-            raise self._unreadable("it does not hold what it should") from error
+            raise self._unreadable(str(error)) from error
 
     def _unreadable(self, why: str) -> Unavailable:
         return Unavailable(f"{self._name}: credentials in {self._path} cannot be read: {why}")
 
 
-def _netrc_of(path: Path) -> netrc.netrc:
-    return netrc.netrc(str(path))
+def _read_netrc(path: Path) -> Netrc:
+    return parse_netrc(path.read_text("utf-8"))
 
 
-def _token_of(path: Path) -> str:
+def _read_token(path: Path) -> str:
     token = path.read_text("utf-8").strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError("not a single token")
+        raise ValueError("it is not a single token")
     return token

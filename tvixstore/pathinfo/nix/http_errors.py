@@ -64,6 +64,7 @@ _EXPLANATIONS: list[tuple[type[BaseException], Explain]] = [
     (aiohttp.ClientResponseError, lambda error: f"its answer is not HTTP: {_short(error.message)}"),
     (aiohttp.ClientPayloadError, lambda _: "it broke the connection"),
     (OSError, _reason),
+    (RuntimeError, lambda _: "it was closed here"),
 ]
 
 

@@ -180,7 +180,8 @@ class HttpBody(Body):
                 f"{self._answer.where}: no byte for {self._stall_timeout:g} s, "
                 f"after {_amount(self._position, self.length)}"
             ) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            # RuntimeError is what aiohttp raises for a session that was closed meanwhile.
             raise _broken(self._answer.where, error, self._position, self.length) from error
         if data:
             self._position += len(data)
@@ -261,5 +262,5 @@ def _amount(position: int, length: int | None) -> str:
 
 
 def _broken(where: str, error: Exception, position: int, length: int | None) -> Unavailable:
-    """A body that did not come whole."""
+    """For a body that did not come whole."""
     return translate(f"{where}: after {_amount(position, length)}", error)

@@ -17,7 +17,7 @@ _PORTS = {"http": 80, "https": 443}
 _ABSOLUTE = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.I | re.S
 )
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_.])?")
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 # What may stand in a request line; the rest (spaces, controls, beyond ASCII) is percent-encoded.
 _SENDABLE = string.ascii_letters + string.digits + string.punctuation
 
