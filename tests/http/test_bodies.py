@@ -87,7 +87,7 @@ async def test_a_body_that_cannot_be_completed_breaks_the_connection(
     assert rest == b""
     assert stream.closed.is_set()
     assert counted(front, "requests_total", route="nar", status="200", answer="broken") == 1
-    assert "body broken off" in [record.getMessage() for record in caplog.records]
+    assert "request.broken_off" in [record.getMessage() for record in caplog.records]
 
 
 async def test_a_blob_missing_in_mid_body_breaks_the_connection() -> None:

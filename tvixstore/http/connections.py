@@ -93,7 +93,7 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """What aiohttp could not parse, or, if we made a mistake, could not handle."""
         if status != HTTPStatus.BAD_REQUEST:
-            _log.error("request failed outside of its route", exc_info=exc, status=status)
+            _log.error("request.failed_outside_route", exc_info=exc, status=status)
             message = "internal error"
         elif isinstance(exc, LineTooLong):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE

@@ -147,7 +147,7 @@ async def _known(
     except StoreError as error:
         # The node says everything that the body needs; only the ETag is the poorer for it. The
         # failure itself is counted by the node that failed.
-        _log.debug("path of a NAR unknown", key=nixbase32.encode(path_hash), reason=str(error))
+        _log.debug("nar.path_unknown", key=nixbase32.encode(path_hash), reason=str(error))
         return None
     return info if isinstance(info, PathInfo) and info.node == node else None
 

@@ -58,7 +58,7 @@ class HttpServer:
         until = loop.time() + self._drain_timeout
         while running := set(self._dispatcher.running):
             if (left := until - loop.time()) <= 0:
-                _log.warning("requests cancelled when the drain was over", count=len(running))
+                _log.warning("drain.cancelled", count=len(running))
                 await self._cancel_running()
                 return
             await asyncio.wait(running, timeout=left)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from tvixstore.errors import ReadOnly, StoreError, Unavailable, Unsupported
 from tvixstore.log import Logger
+from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.ttl import TtlMap
@@ -136,7 +137,7 @@ class PathInfoMembers(PathInfoService):
         log.info(
             "member.set_back",
             node=self.names[index],
-            key=path_hash.hex(),
+            key=nixbase32.encode(path_hash),
             reason=str(error) or type(error).__name__,
         )
 
