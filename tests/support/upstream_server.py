@@ -110,7 +110,6 @@ class UpstreamServer:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        # Closing does not wait for handlers: those that stall are cancelled.
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
@@ -118,6 +117,7 @@ class UpstreamServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Without waiting for handlers: those that stall are cancelled.
         await self._server.shutdown(0)
         await self._runner.cleanup()
 

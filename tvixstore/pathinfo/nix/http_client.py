@@ -76,7 +76,7 @@ class Answer:
                 while left > 0 and (data := await self.response.content.readany()):
                     left -= len(data)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            log.debug("upstream.discard", where=self.where, reason=type(error).__name__)
+            log.debug("upstream.discard", reason=f"{self.where}: {type(error).__name__}")
         finally:
             # Closes the connection unless the body was read to its end.
             self.response.close()

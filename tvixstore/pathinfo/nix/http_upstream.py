@@ -92,7 +92,8 @@ class HttpUpstream(Upstream):
             if answer.status not in (206, 412, 416):
                 return answer, 0 if answer.status == 200 else None
             # It cannot go on there, or says that it does and does not: the whole, then.
-            log.debug("upstream.not_resumed", where=answer.where, status=answer.status)
+            reason = f"{answer.where}: status {answer.status}"
+            log.debug("upstream.not_resumed", node=self.name, reason=reason)
             answer.response.close()
         answer = await self._client.get(target)
         return answer, 0 if answer.status == 200 else None
