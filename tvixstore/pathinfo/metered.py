@@ -13,6 +13,7 @@ from tvixstore.metrics import NodeMeter
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
+from tvixstore.policy.hearsay import is_hearsay
 from tvixstore.streams import ByteStream
 
 Answer = TypeVar("Answer")
@@ -32,6 +33,8 @@ def outcome_of(error: BaseException) -> str:
 @dataclass(eq=False)
 class MeteredPathInfoService(PathInfoWrapper):
     """Reports each call of `inner` to `meter`, and its outcome (with its error) to `status`.
+
+    What was answered from memory (`hearsay`) is counted, and no news for `status`.
 
     A stream that breaks later counts as a call `stream` of its own.
     """
@@ -78,7 +81,7 @@ class MeteredPathInfoService(PathInfoWrapper):
         self, call: str, outcome: str, seconds: float, error: BaseException | None = None
     ) -> None:
         self.meter.observe(call, outcome, seconds)
-        if self.status is not None:
+        if self.status is not None and not is_hearsay():
             self.status(outcome, error)
 
 

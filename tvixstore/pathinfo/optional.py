@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tvixstore.errors import Skipped, StoreError
+from tvixstore.errors import CorruptData, Skipped, StoreError
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
@@ -25,7 +25,7 @@ class OptionalPathInfoService(PathInfoWrapper):
     """Raises failures as `Skipped` while `breaker`, which guards `inner`, is open.
 
     That includes the failure that opened it: the first lookup of an outage is skipped like the
-    next ones.
+    next ones. So is a lie, which opens it when it is told: repeated from memory, it does not.
     """
 
     name: str
@@ -52,6 +52,6 @@ class OptionalPathInfoService(PathInfoWrapper):
         try:
             return await answer
         except StoreError as error:
-            if not self.breaker.is_open:
+            if not self.breaker.is_open and not isinstance(error, CorruptData):
                 raise
             raise Skipped(str(error), [self.name], answered=False) from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tvixstore.errors import CorruptData, Incomplete, Skipped, StorageFull, Unavailable
+from tvixstore.policy import hearsay
 
 Result = TypeVar("Result")
 
@@ -27,8 +28,8 @@ class Breaker:
     `Unavailable` and `CorruptData` are failures, and so is a call that was cancelled after more
     than `slow` seconds: whoever hangs is mostly noticed by somebody else giving up. One cancelled
     sooner says nothing, be it a probe: that somebody else was faster is no failure, and would keep
-    a slower member out for ever. Present and absent are successes. `on_change(is_open, reason)`
-    hears of it opening and closing.
+    a slower member out for ever. Present and absent are successes. What was answered from memory
+    (`hearsay`) is neither. `on_change(is_open, reason)` hears of it opening and closing.
     """
 
     failures: int = 5
@@ -54,11 +55,13 @@ class Breaker:
         started = loop.time()
         is_probe = self._admit(started)
         try:
-            result = await call()
+            with hearsay.guarded() as guarded:
+                result = await call()
         except _NEUTRAL:
             raise
         except (Unavailable, CorruptData) as error:
-            self._failed(started, str(error), is_probe)
+            if not guarded.from_memory:
+                self._failed(started, str(error), is_probe)
             raise
         except asyncio.CancelledError:
             waited = loop.time() - started
@@ -66,7 +69,8 @@ class Breaker:
                 self._failed(started, f"no answer within {waited:.1f} s", is_probe)
             raise
         else:
-            self._succeeded()
+            if not guarded.from_memory:
+                self._succeeded()
             return result
         finally:
             if is_probe:

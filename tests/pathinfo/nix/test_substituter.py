@@ -22,10 +22,15 @@ from tvixstore.errors import CorruptData, StorageFull, StoreError, Unavailable
 from tvixstore.kv import MemoryKeyValue
 from tvixstore.metrics import Metrics
 from tvixstore.nix import ContentAddress, KeyRing, NarInfo, NixHash, SecretKey, fingerprint
-from tvixstore.pathinfo import MemoryPathInfoService, RememberedAnswers
+from tvixstore.pathinfo import (
+    BreakerPathInfoService,
+    MemoryPathInfoService,
+    RememberedAnswers,
+)
 from tvixstore.pathinfo.nix import fill
 from tvixstore.pathinfo.nix.fill import Fills
 from tvixstore.pathinfo.nix.substituter import NixPathInfoService
+from tvixstore.policy.breaker import Breaker
 from tvixstore.pools import Pools
 from tvixstore.tree import Content
 
@@ -201,6 +206,7 @@ async def test_what_cannot_be_believed_is_rejected_and_forgotten(house: House, t
         with pytest.raises(CorruptData, match="fake"):
             await service.describe(path_hash)
     assert len(upstream.asked) == 2
+    assert await house.remembered.get(service.key, path_hash) is None
 
 
 async def test_without_keys_everything_is_believed(house: House) -> None:
@@ -215,6 +221,25 @@ async def test_keys_that_changed_since_are_heeded(house: House) -> None:
     assert await house.service(upstream, keys=None).describe(info.store_path.hash) is not None
     with pytest.raises(CorruptData):
         await house.service(upstream).describe(info.store_path.hash)
+
+
+async def test_only_what_the_upstream_says_now_counts_for_its_breaker(house: House) -> None:
+    info, liar = narinfo(SMALL), store_path("liar").hash
+    upstream = FakeUpstream(narinfos={info.store_path.hash: str(info), liar: "junk"})
+    breaker = Breaker(failures=2)
+    service = BreakerPathInfoService(house.service(upstream), breaker)
+    for _ in range(5):
+        with pytest.raises(CorruptData):
+            await service.describe(liar)
+    assert not breaker.is_open, "one bad path, asked for again and again, is one failure"
+    assert await service.describe(info.store_path.hash) is not None
+    for name in ("a", "b"):
+        upstream.narinfos[store_path(name).hash] = Unavailable("down")
+        with pytest.raises(Unavailable):
+            await service.describe(store_path(name).hash)
+        if name == "a":
+            assert await service.describe(info.store_path.hash) is not None
+    assert breaker.is_open, "what is remembered is no sign of life"
 
 
 # Content-addressed paths without a signature.

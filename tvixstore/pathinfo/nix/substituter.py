@@ -27,6 +27,7 @@ from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.trust import Proof, judge
 from tvixstore.pathinfo.remembered import ABSENT, RememberedAnswers
 from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy import hearsay
 from tvixstore.policy.lru import Lru
 from tvixstore.policy.single_flight import SingleFlight
 from tvixstore.policy.ttl import TtlMap
@@ -74,6 +75,7 @@ class NixPathInfoService(PathInfoService):
     retries: int = 2
     _parsed: Lru[bytes, _Known] = field(default_factory=lambda: Lru(PARSED), repr=False)
     _aside: TtlMap[bytes, str] = field(default_factory=lambda: TtlMap(10_000), repr=False)
+    _rejected: TtlMap[bytes, bool] = field(default_factory=lambda: TtlMap(10_000), repr=False)
     _asking: SingleFlight[bytes, _Known | None] = field(default_factory=SingleFlight, repr=False)
 
     def __repr__(self) -> str:
@@ -136,6 +138,7 @@ class NixPathInfoService(PathInfoService):
 
     async def _find(self, path_hash: bytes) -> _Known | None:
         """What this upstream says of the path, from memory, from disk or by asking it."""
+        hearsay.say(from_memory=True)
         if (reason := self._aside.get(path_hash)) is not None:
             raise CorruptData(reason)
         answer = await self.remembered.get(self.key, path_hash)
@@ -147,7 +150,14 @@ class NixPathInfoService(PathInfoService):
             except CorruptData:
                 # The keys have changed since it was remembered; perhaps its signatures did too.
                 self.remembered.forget(self.key, path_hash)
-        return await self._asking.run(path_hash, lambda: self._ask(path_hash))
+        hearsay.say(from_memory=False)
+        try:
+            return await self._asking.run(path_hash, lambda: self._ask(path_hash))
+        except CorruptData:
+            # One bad path that a client asks for again and again is one failure, not many.
+            hearsay.say(from_memory=self._rejected.get(path_hash) is not None)
+            self._rejected.put(path_hash, True, SET_ASIDE)
+            raise
 
     async def _ask(self, path_hash: bytes) -> _Known | None:
         text = await self.upstream.narinfo(path_hash)
@@ -204,6 +214,7 @@ class NixPathInfoService(PathInfoService):
         self, known: _Known, follow: Callable[[Fill], Awaitable[Followed]]
     ) -> Followed | None:
         """Follows the fill of that NAR, one under way if there is; `None` if the NAR is gone."""
+        hearsay.say(from_memory=False)
         job = self._job(known)
         fill = self.fills.running(job)
         if fill is not None and fill.job.source.upstream is not self.upstream:
