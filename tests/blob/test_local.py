@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.blob.conformance import KIB, noise, part, prose
 from tests.blob.stores import local_store
@@ -12,9 +15,6 @@ from tvixstore.blob import LocalBlobService, staging
 from tvixstore.castore import Digest
 from tvixstore.kv import MemoryKeyValue
 from tvixstore.pools import Pools
-
-if TYPE_CHECKING:
-    import pytest
 
 
 async def test_a_blob_of_one_chunk_is_kept_as_just_that_chunk(tmp_path: Path) -> None:
@@ -128,6 +128,31 @@ async def test_memory_is_bounded_however_well_a_blob_compresses(
         assert inline and sum(map(len, inline)) < 2000
         # What did not fit into memory went to files, small as it was.
         assert 0 < max(path.stat().st_size for path in store.files()) < 1000
+
+
+@pytest.mark.parametrize("make", [noise, prose])
+async def test_memory_is_bounded_however_large_a_blob_is(
+    tmp_path: Path, make: Callable[[int, int], bytes]
+) -> None:
+    pieces = [make(1 << 20, seed) for seed in range(32)]
+    async with local_store(tmp_path) as store:
+        tracemalloc.start()
+        try:
+            async with await store.blobs.open_write() as writer:
+                for piece in pieces:
+                    await writer.write(piece)
+                digest = await writer.close()
+            _, written = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            stream = await store.blobs.open_read(digest)
+            assert stream is not None
+            async with stream:
+                assert sum([len(piece) async for piece in stream]) == 32 << 20
+            _, read = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert written < 20 << 20
+        assert read < 12 << 20
 
 
 async def test_the_guard_knows_the_bytes_of_all_files(tmp_path: Path) -> None:

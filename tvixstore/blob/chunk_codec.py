@@ -64,7 +64,9 @@ class StoredForm:
     stored: int
 
     def inline_record(self) -> Record:
-        return Record(self.size, self.stored, self.compressed, bytes(self.payload))
+        # Copied: what zstd returns keeps the memory of the largest result that it could have had.
+        payload = bytes(memoryview(self.payload))
+        return Record(self.size, self.stored, self.compressed, payload)
 
     def file_record(self) -> Record:
         return Record(self.size, self.stored, self.compressed, None)

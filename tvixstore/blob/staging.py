@@ -18,7 +18,7 @@ from tvixstore.log import Logger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 
-    from tvixstore.blob.chunk_codec import StoredForm
+    from tvixstore.blob.chunk_codec import Record, StoredForm
     from tvixstore.blob.chunk_store import ChunkStore
 
 # Stored forms up to this size go into the index.
@@ -37,29 +37,29 @@ class Staging:
     def __init__(self, store: ChunkStore, *, durable: bool) -> None:
         self._store = store
         self._durable = durable
-        self._inline: dict[bytes, StoredForm] = {}
+        self._inline: dict[bytes, Record] = {}
         self._inline_bytes = 0
-        # Chunks in files, and the names of those files for now.
-        self._files: dict[bytes, tuple[str, StoredForm]] = {}
+        # Chunks in files, and the names of those files for now. Their bytes are not held here.
+        self._files: dict[bytes, tuple[str, Record]] = {}
         # Bytes in those files that the guard knows of.
         self._staged = 0
 
     async def add(self, chunks: Iterable[StoredForm]) -> None:
         """Takes those chunks that the store does not have. Raises `StorageFull`."""
-        staged = self._inline.keys() | self._files.keys()
-        fresh = await self._absent({one.digest: one for one in chunks if one.digest not in staged})
+        new = {one.digest: one for one in chunks if not self._has(one.digest)}
+        fresh = [new[digest] for digest in await self._absent(list(new))]
         guard = self._store.guard
         if guard is not None and not guard.admits(sum(one.stored for one in fresh)):
             raise StorageFull(f"{self._store.files.root}: min_free or max_size leaves no room")
         to_write = []
         for chunk in fresh:
             if self._fits_inline(chunk):
-                self._inline[chunk.digest] = chunk
+                self._inline[chunk.digest] = chunk.inline_record()
                 self._inline_bytes += chunk.stored
             else:
                 # Known before it exists: whatever happens, `discard` removes it.
                 path = self._store.files.incoming_name()
-                self._files[chunk.digest] = (path, chunk)
+                self._files[chunk.digest] = (path, chunk.file_record())
                 self._stage(chunk.stored)
                 to_write.append((path, chunk.payload))
         if to_write:
@@ -67,8 +67,8 @@ class Staging:
 
     async def commit(self) -> None:
         """Makes the chunks visible, durably. To be run to its end, whoever is cancelled."""
-        absent = await self._absent(self._inline | {d: one for d, (_, one) in self._files.items()})
-        records = {one.digest: self._record(one) for one in absent}
+        staged = self._inline | {digest: record for digest, (_, record) in self._files.items()}
+        records = {digest: staged[digest] for digest in await self._absent(list(staged))}
         publish = [(path, d) for d, (path, _) in self._files.items() if d in records]
         committing = self._store.committing
         committing.update(digest for _, digest in publish)
@@ -85,7 +85,7 @@ class Staging:
         kept = sum(self._files.pop(digest)[1].stored for _, digest in publish)
         self._staged -= kept
         if self._store.guard is not None:
-            self._store.guard.keep(kept, sum(one.stored for one in absent))
+            self._store.guard.keep(kept, sum(one.stored for one in records.values()))
         await self.discard()
 
     async def discard(self) -> None:
@@ -109,18 +109,17 @@ class Staging:
             and self._inline_bytes + chunk.stored <= MAX_WAITING_BYTES
         )
 
-    def _record(self, chunk: StoredForm) -> bytes:
-        inline = chunk.digest in self._inline
-        return (chunk.inline_record() if inline else chunk.file_record()).encode()
+    def _has(self, digest: bytes) -> bool:
+        return digest in self._inline or digest in self._files
 
     def _stage(self, change: int) -> None:
         self._staged += change
         if self._store.guard is not None:
             self._store.guard.stage("chunks", change)
 
-    async def _absent(self, chunks: Mapping[bytes, StoredForm]) -> list[StoredForm]:
-        values = await self._store.index.get_many(list(chunks))
-        return [one for one, value in zip(chunks.values(), values, strict=True) if value is None]
+    async def _absent(self, digests: list[bytes]) -> list[bytes]:
+        values = await self._store.index.get_many(digests)
+        return [digest for digest, value in zip(digests, values, strict=True) if value is None]
 
     async def _write(self, files: list[tuple[str, bytes | memoryview]]) -> None:
         run, write = self._store.pools.files.run, self._store.files.write
@@ -135,22 +134,17 @@ class Staging:
                 raise outcome
 
     async def _publish(
-        self, files: list[tuple[str, bytes]], records: Mapping[bytes, bytes]
+        self, files: list[tuple[str, bytes]], records: Mapping[bytes, Record]
     ) -> None:
         if files:
             await self._store.pools.files.run(self._store.files.publish, files)
-        await self._store.index.apply(list(records.items()))
+        await self._store.index.apply([(d, record.encode()) for d, record in records.items()])
         step("chunks-indexed")
 
     async def _withdraw(self, digests: list[bytes]) -> None:
         """Removes files that got their names and no index entry, unless others are at them too."""
         store = self._store
-        values = await store.index.get_many(digests)
-        lost = [
-            digest
-            for digest, value in zip(digests, values, strict=True)
-            if value is None and store.committing[digest] == 1
-        ]
+        lost = [d for d in await self._absent(digests) if store.committing[d] == 1]
         await store.pools.files.run(store.files.remove, [store.files.path(d) for d in lost])
 
     async def _reporting(self, work: Awaitable[None]) -> None:
