@@ -203,3 +203,12 @@ async def test_a_release_that_is_cancelled_while_threads_are_busy_closes_the_fil
         go.set()
         await asyncio.wait([releasing, *busy])
         assert releasing.cancelled()
+
+
+async def test_what_goes_wrong_after_the_end_breaks_no_reader(tmp_path: Path) -> None:
+    async with spool_in(tmp_path) as spool:
+        for part in PARTS:
+            write(spool, part)
+        spool.finish()
+        spool.fail(CorruptData("cannot be unpacked"))
+        assert await spool.open_reader().read_all() == DATA

@@ -49,6 +49,7 @@ class Spool:
         memory: int = MEMORY,
         window: int = WINDOW,
         on_idle: Callable[[], None] = lambda: None,
+        on_pass: Callable[[], None] = lambda: None,
     ) -> None:
         self.size = 0
         self.released = 0
@@ -60,6 +61,7 @@ class Spool:
         self.memory = memory
         self._window = window
         self._on_idle = on_idle
+        self._on_pass = on_pass
         self._tail: deque[tuple[int, bytes]] = deque()
         self._tail_bytes = 0
         self._descriptor: int | None = None
@@ -100,6 +102,7 @@ class Spool:
     def pass_through(self) -> None:
         """From now on nothing is written to disk; what is there already stays readable."""
         self.passing = True
+        self._on_pass()
 
     def publish(self, pieces: Sequence[bytes], released: int) -> None:
         """Shows `pieces`, the next ones, to the readers, who may read up to `released`."""
@@ -124,7 +127,8 @@ class Spool:
         self._wake()
 
     def fail(self, error: StoreError) -> None:
-        """Breaks every reader's stream, those that are still to come too."""
+        """Breaks every reader's stream, those that are still to come too, unless it is finished:
+        what went wrong afterwards is not in the bytes."""
         self.error = error
         self._wake()
 
@@ -227,10 +231,10 @@ class SpoolReader(ByteStream):
         while True:
             if self._at_end() or self.position < spool.released:
                 return
-            if spool.error is not None:
-                raise spool.error
             if spool.finished:
                 return
+            if spool.error is not None:
+                raise spool.error
             await spool._changed()
 
     async def __anext__(self) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tvixstore import nar
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tvixstore.castore import Node
     from tvixstore.metrics import Metrics
+    from tvixstore.nix import StorePath
     from tvixstore.pathinfo.nix.trust import Proof
     from tvixstore.pathinfo.service import PathInfoService
     from tvixstore.pools import Pools
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 # Nobody listens any more: finish if no more than this is missing, otherwise wait a little and stop.
 FINISH_BELOW = 64 << 20
 LINGER = 10.0
+
+# NAR hash, NAR size, and the path that a proof is about.
+Key: TypeAlias = tuple[bytes, int, str]
 
 log = Logger("tvixstore.pathinfo.nix.fill")
 
@@ -54,9 +58,10 @@ class Job:
     on_failure: Callable[[StoreError | Gone], None]
 
     @property
-    def key(self) -> tuple[bytes, str]:
+    def key(self) -> Key:
         """Jobs with the same key share one fill: the NAR, and what else is to be proven of it."""
-        return (self.source.nar_sha256, "" if self.proof is None else self.source.store_path)
+        proven = "" if self.proof is None else self.source.store_path
+        return (self.source.nar_sha256, self.source.nar_size, proven)
 
 
 class Fill:
@@ -67,12 +72,19 @@ class Fill:
         self.node: Node | None = None
         self.error: StoreError | Gone | None = None
         self.task: asyncio.Task[None] | None = None
-        self.spool = Spool(table.directory, table.pools.files, on_idle=self.check_idle)
+        self.spool = Spool(
+            table.directory,
+            table.pools.files,
+            on_idle=self.check_idle,
+            on_pass=self._will_not_keep,
+        )
         self._table = table
         self._download = Download(job.source, self.spool, table.pools, table.verify_ahead)
-        self._into: dict[PathInfoService, Description] = {}
+        # By path, too: several paths can have one NAR.
+        self._into: dict[tuple[PathInfoService, StorePath], Description] = {}
         self._not_kept = "the store takes no more; free some space or raise max_size"
-        self._over = asyncio.Event()
+        # Whether it is known that the content is in, or will not be.
+        self._decided = asyncio.Event()
         self._waiting = 0
         self._downloading = True
         self._timer: asyncio.TimerHandle | None = None
@@ -81,14 +93,14 @@ class Fill:
 
     def put_into(self, service: PathInfoService | None, description: Description) -> None:
         """Has the path info put into `service` when the content is in."""
-        if service is not None and not self._over.is_set():
-            self._into[service] = description
+        if service is not None and not self._decided.is_set():
+            self._into[service, description.store_path] = description
 
     async def content(self) -> Node:
         """Waits until the content is in, and returns its root; raises what went wrong."""
         self._waiting += 1
         try:
-            await self._over.wait()
+            await self._decided.wait()
         finally:
             self._waiting -= 1
             self.check_idle()
@@ -115,7 +127,15 @@ class Fill:
         worth_it = missing <= FINISH_BELOW and not self.spool.passing
         followed = self.spool.readers or self._waiting
         if self._downloading and not followed and not worth_it and self.task is not None:
+            # Ending takes a while, and whoever comes meanwhile must not join what is ending.
+            self._table.forget(self)
             self.task.cancel()
+
+    def _will_not_keep(self) -> None:
+        """The spool only passes. Who waits for the content does not read, and so would wait, with
+        the download, for readers that there may be none of."""
+        self._decided.set()
+        self.check_idle()
 
     async def run(self) -> None:
         """Downloads, verifies, ingests. Never raises: the outcome is in `node` and `error`."""
@@ -140,7 +160,7 @@ class Fill:
             self.check_idle()
             self._table.forget(self)
             self._table.metrics.fills.labels(outcome).inc()
-            self._over.set()
+            self._decided.set()
             await self.spool.release()
 
     @property
@@ -176,7 +196,7 @@ class Fill:
             return "passed"
         # More may ask for it meanwhile, so the table of takers is looked at anew each time.
         while self._into:
-            service, description = self._into.popitem()
+            (service, _), description = self._into.popitem()
             try:
                 await service.put(PathInfo.of(description, self.node))
             except (StoreError, OSError) as error:
@@ -187,10 +207,10 @@ class Fill:
 
     def settle(self) -> None:
         """Lets nobody wait for a task that was cancelled before its first step."""
-        if not self._over.is_set():
+        if self._downloading:
             self.error = Unavailable(f"{self._where}: the download was stopped")
             self.spool.fail(self.error)
-            self._over.set()
+            self._decided.set()
 
     def _fail(self, shown: StoreError, error: StoreError | Gone | None) -> None:
         self.error = error or shown
@@ -218,7 +238,7 @@ class Fills:
     max_downloads: int = 32
     verify_ahead: int = 1 << 20
     downloads: asyncio.Semaphore = field(init=False)
-    _running: dict[tuple[bytes, str], Fill] = field(default_factory=dict)
+    _running: dict[Key, Fill] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _keeping: bool = True
 
