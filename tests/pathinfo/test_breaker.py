@@ -33,3 +33,19 @@ async def test_all_that_is_asked_counts_together_and_is_left_alone_together() ->
     await asyncio.sleep(30.0)
     assert await service.describe(KEY) == info_of()
     assert await service.get(KEY) == info_of()
+
+
+@virtual_clock
+async def test_clients_who_leave_their_downloads_open_no_breaker() -> None:
+    inner = Scripted(after=3600.0)
+    service = BreakerPathInfoService(inner, Breaker(failures=1))
+    downloads = [
+        asyncio.ensure_future(service.get(KEY)),
+        asyncio.ensure_future(service.open_nar(info_of())),
+    ]
+    await asyncio.sleep(60.0)
+    for download in downloads:
+        download.cancel()
+    await asyncio.wait(downloads)
+    inner.after = 0.0
+    assert await service.describe(KEY) == info_of()

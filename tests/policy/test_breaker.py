@@ -194,3 +194,31 @@ async def test_what_is_not_its_fault_neither_counts_nor_ends_the_probing() -> No
     assert await outcome(breaker, full) == "failed"
     assert state(breaker) == "open"
     assert await outcome(breaker, present) == "present"
+
+
+@virtual_clock
+async def test_a_download_that_nobody_waits_for_any_more_is_no_failure() -> None:
+    breaker = Breaker(failures=1, slow=1.0)
+    download = asyncio.create_task(breaker.run(hang, download=True))
+    await asyncio.sleep(60.0)
+    download.cancel()
+    await asyncio.wait([download])
+    assert state(breaker) == "closed"
+
+
+@virtual_clock
+async def test_a_probe_that_takes_long_keeps_nobody_out() -> None:
+    breaker = Breaker(failures=1, open_for=30.0, slow=3.0)
+    await outcome(breaker, fail)
+    await asyncio.sleep(30.0)
+    download = asyncio.create_task(breaker.run(hang, download=True))
+    await asyncio.sleep(2.9)
+    assert await outcome(breaker, present) == "left alone"
+    await asyncio.sleep(0.2)
+    assert await outcome(breaker, fail) == "failed"
+    assert await outcome(breaker, present) == "left alone"
+    await asyncio.sleep(30.0)
+    assert await outcome(breaker, present) == "present"
+    download.cancel()
+    await asyncio.wait([download])
+    assert state(breaker) == "closed"

@@ -23,7 +23,7 @@ class BreakerPathInfoService(PathInfoWrapper):
         return await self.breaker.run(lambda: self.inner.describe(path_hash, nar_sha256))
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
-        return await self.breaker.run(lambda: self.inner.get(path_hash))
+        return await self.breaker.run(lambda: self.inner.get(path_hash), download=True)
 
     async def open_nar(
         self,
@@ -33,5 +33,5 @@ class BreakerPathInfoService(PathInfoWrapper):
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
         return await self.breaker.run(
-            lambda: self.inner.open_nar(description, offset, length, into)
+            lambda: self.inner.open_nar(description, offset, length, into), download=True
         )

@@ -2,7 +2,8 @@
 
 Closed, calls go through. After `failures` failed ones in a row it opens: calls fail at once, for
 `open_for` seconds. Then one call, the probe, goes through and decides. Meanwhile others still fail
-at once, so that nobody else waits for somebody who is down.
+at once, so that nobody else waits for somebody who is down; a probe that takes long, as a download
+may, is joined by another one.
 """
 
 from __future__ import annotations
@@ -42,15 +43,19 @@ class Breaker:
     # In the loop's time: since when it has been failing, and when a probe may go.
     _since: float = field(default=0.0, init=False, repr=False)
     _probe_at: float | None = field(default=None, init=False, repr=False)
-    _probing: bool = field(default=False, init=False, repr=False)
+    # When the running probe was let through.
+    _probing: float | None = field(default=None, init=False, repr=False)
 
     @property
     def is_open(self) -> bool:
         """Whether the last word is that it is down: until a probe has succeeded."""
         return self._probe_at is not None
 
-    async def run(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """What `call` returns or raises; raises `Unavailable` without calling while open."""
+    async def run(self, call: Callable[[], Awaitable[Result]], *, download: bool = False) -> Result:
+        """What `call` returns or raises; raises `Unavailable` without calling while open.
+
+        A `download` takes as long as it takes: that somebody no longer waits for it says nothing.
+        """
         loop = asyncio.get_running_loop()
         started = loop.time()
         is_probe = self._admit(started)
@@ -65,7 +70,7 @@ class Breaker:
             raise
         except asyncio.CancelledError:
             waited = loop.time() - started
-            if waited > self.slow:
+            if waited > self.slow and not download:
                 self._failed(started, f"no answer within {waited:.1f} s", is_probe)
             raise
         else:
@@ -73,19 +78,20 @@ class Breaker:
                 self._succeeded()
             return result
         finally:
-            if is_probe:
-                self._probing = False
+            if is_probe and self._probing == started:
+                self._probing = None
 
     def _admit(self, now: float) -> bool:
         """Whether the call is the probe; raises `Unavailable` if it may not go."""
         if self._probe_at is None:
             return False
-        if self._probing or now < self._probe_at:
+        probed = self._probing is not None and now - self._probing < self.slow
+        if probed or now < self._probe_at:
             raise Unavailable(
                 f"left alone, as it has been failing for {now - self._since:.0f} s: {self.reason}",
                 retry_after=max(0.0, self._probe_at - now),
             )
-        self._probing = True
+        self._probing = now
         return True
 
     def _failed(self, started: float, reason: str, is_probe: bool) -> None:
