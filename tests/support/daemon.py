@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ PATIENCE = 60.0
 
 # What the installed script does, with the Python and the package that the tests run with.
 PROGRAM = (sys.executable, "-c", "from tvixstore.cli import main; main()")
+
+# A line of the log, in either format.
+_EVENT = re.compile(r"\{|\d{4}-\d\d-\d\dT")
 
 Value: TypeAlias = "str | int | bool | list[str]"
 Section: TypeAlias = "Mapping[str, Value]"
@@ -168,15 +172,16 @@ class Daemon:
 
     async def ended(self) -> int:
         """Waits for its end, and returns the exit code (below 0: killed by that signal)."""
-        assert self._process is not None and self._reading is not None
+        process, reading = self._process, self._reading
+        assert process is not None and reading is not None
         try:
             async with asyncio.timeout(PATIENCE):
-                code = await self._process.wait()
-                await self._reading
+                code = await process.wait()
+                await reading
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-            await self._reading
+            process.kill()
+            await process.wait()
+            await reading
             raise AssertionError(f"the daemon did not end:\n{self.text()}") from None
         self._process = self._reading = None
         return code
@@ -184,7 +189,7 @@ class Daemon:
     def assert_log_is_clean(self) -> None:
         """No traceback, nothing but events: whatever happened, it was expected to."""
         assert "Traceback" not in self.text(), self.text()
-        strange = [line for line in self.lines if not line.startswith("{")]
+        strange = [line for line in self.lines if not _EVENT.match(line)]
         assert not strange, "\n".join(strange)
 
     def events(self, name: str) -> list[Event]:
@@ -199,6 +204,11 @@ class Daemon:
         await self._until(lambda: bool(found()))
         assert found(), f"no {name} in the log:\n{self.text()}"
         return found()[0]
+
+    async def wrote(self, text: str) -> None:
+        """Returns once `text` is in the log, in whatever format."""
+        await self._until(lambda: text in self.text())
+        assert text in self.text(), self.text()
 
     def text(self) -> str:
         return "\n".join(self.lines)
