@@ -62,9 +62,13 @@ def narinfo(
 class Admission:
     def __init__(self) -> None:
         self.open = True
+        self.failures: list[str] = []
 
     def admits(self, size: int) -> bool:
         return self.open
+
+    def failed(self, size: int, reason: str) -> None:
+        self.failures.append(reason)
 
 
 @dataclass
@@ -718,6 +722,7 @@ async def test_a_store_that_is_full_serves_all_the_same_and_keeps_again_later(
     assert await stream.read_all() == SMALL
     await settled(house)
     assert house.outcomes() == {"passed": 1}
+    assert house.admission.failures == ["no space left"]
     blobs.full = False
     assert await service.get(info.store_path.hash) is not None
 

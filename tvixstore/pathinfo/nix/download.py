@@ -19,7 +19,7 @@ from tvixstore.pathinfo.nix.decompress import Decoder, decoder
 from tvixstore.pathinfo.nix.upstream import Body, Resume, Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tvixstore.policy.spool import Spool
     from tvixstore.pools import Pools
@@ -60,6 +60,8 @@ class Download:
     spool: Spool
     pools: Pools
     verify_ahead: int
+    # Told when the spool's file cannot be written; the NAR passes through from then on.
+    on_spool_failure: Callable[[OSError], None]
     received: int = 0
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
     _skip: int = 0
@@ -146,12 +148,7 @@ class Download:
             pieces, more, full = await self.pools.cpu.run(self._slice, decoded)
             if full is not None:
                 self.spool.pass_through()
-                log.warning(
-                    "spool.passing",
-                    node=self.source.upstream.name,
-                    key=self.source.store_path,
-                    reason=f"cannot write the spool: {full}; streaming without keeping",
-                )
+                self.on_spool_failure(full)
             self.spool.publish(pieces, self.releasable)
             await self.spool.room()
 

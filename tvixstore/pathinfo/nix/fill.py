@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tvixstore import nar
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
+from tvixstore.kv.files import FULL
 from tvixstore.log import Logger
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Download, Gone, NarSource
+from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Spool
 
 if TYPE_CHECKING:
@@ -42,9 +44,13 @@ log = Logger("tvixstore.pathinfo.nix.fill")
 
 
 class Admission(Protocol):
-    """Says whether the state takes so many bytes more."""
+    """Guards the room in the state, and says once when there is none, and once when there is."""
 
-    def admits(self, size: int) -> bool: ...
+    def admits(self, size: int) -> bool:
+        """Whether the state takes so many bytes more."""
+
+    def failed(self, size: int, reason: str) -> None:
+        """So many bytes were to be written, and the disk was full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +85,13 @@ class Fill:
             on_pass=self._will_not_keep,
         )
         self._table = table
-        self._download = Download(job.source, self.spool, table.pools, table.verify_ahead)
+        self._download = Download(
+            job.source,
+            self.spool,
+            table.pools,
+            table.verify_ahead,
+            on_spool_failure=lambda error: table.not_kept(job, error),
+        )
         # By path, too: several paths can have one NAR.
         self._into: dict[tuple[PathInfoService, StorePath], Description] = {}
         self._not_kept = "the store takes no more; free some space or raise max_size"
@@ -192,7 +204,7 @@ class Fill:
             raise CorruptData(f"{self._where} cannot be unpacked: {error}") from error
         except (Unavailable, OSError) as error:
             self._not_kept = str(error)
-            self._table.keep_failed(self._where, error)
+            self._table.not_kept(self.job, error)
             return "passed"
         # More may ask for it meanwhile, so the table of takers is looked at anew each time.
         while self._into:
@@ -200,9 +212,9 @@ class Fill:
             try:
                 await service.put(PathInfo.of(description, self.node))
             except (StoreError, OSError) as error:
-                self._table.keep_failed(self._where, error)
+                self._table.not_kept(self.job, error)
                 return "passed"
-        self._table.keep_worked()
+        self._table.kept()
         return "done"
 
     def settle(self) -> None:
@@ -240,7 +252,9 @@ class Fills:
     downloads: asyncio.Semaphore = field(init=False)
     _running: dict[Key, Fill] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _keeping: bool = True
+    _unwritable: Outage = field(
+        default_factory=lambda: Outage(log, "store.passing", "store.keeping")
+    )
 
     def __post_init__(self) -> None:
         self.downloads = asyncio.Semaphore(self.max_downloads)
@@ -279,19 +293,17 @@ class Fills:
         self.forget(fill)
         fill.settle()
 
-    def keep_failed(self, where: str, error: Exception) -> None:
-        """What was fetched could not be kept; said once until it works again."""
-        if self._keeping:
-            self._keeping = False
-            log.error(
-                "store.passing",
-                reason=f"{where} could not be kept: {error}; clients are served without keeping",
-            )
+    def not_kept(self, job: Job, error: Exception) -> None:
+        """What was fetched could not be written; clients are served without keeping it."""
+        full = isinstance(error, StorageFull) or getattr(error, "errno", None) in FULL
+        if full and self.admission is not None:
+            self.admission.failed(job.source.nar_size, str(error))
+        else:
+            self._unwritable.failed(error)
 
-    def keep_worked(self) -> None:
-        if not self._keeping:
-            self._keeping = True
-            log.info("store.keeping", reason="fills are kept again")
+    def kept(self) -> None:
+        """What was fetched is in the state: all is well."""
+        self._unwritable.over()
 
     async def aclose(self) -> None:
         tasks = list(self._tasks)
