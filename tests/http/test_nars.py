@@ -22,7 +22,7 @@ from tests.http.support import (
 from tvixstore.castore import Digest, DirectoryNode
 from tvixstore.errors import StorageFull, StoreError, Unavailable
 from tvixstore.http.ranges import Part, Unsatisfiable, select
-from tvixstore.pathinfo import MemoryPathInfoService
+from tvixstore.pathinfo import CachedPathInfoService, MemoryPathInfoService
 
 if TYPE_CHECKING:
     from tvixstore.pathinfo import PathInfo
@@ -218,3 +218,19 @@ async def test_gone_content_that_cannot_come_back_now_is_503(error: StoreError) 
     paths = RefillingPaths(empty, full, error=error)
     async with client_of(front_of(paths, empty.content)) as client:
         assert (await client.get(full.path.by_node)).status == 503
+
+
+@pytest.mark.parametrize("lost", ["everything", "a blob in the middle"])
+@pytest.mark.parametrize("part", [None, "bytes=100-"])
+async def test_content_that_a_cache_lost_comes_from_behind_it(lost: str, part: str | None) -> None:
+    near, full = Store(), await Store.filled(f"{lost} {part}")
+    near.path_infos.infos.update(full.path_infos.infos)
+    if lost != "everything":
+        near.directories.directories.update(full.directories.directories)
+        small = {digest: data for digest, data in full.blobs.blobs.items() if len(data) < 1000}
+        near.blobs.blobs.update(small)
+    paths = CachedPathInfoService(near.path_infos, full.path_infos)
+    async with client_of(front_of(paths, near.content)) as client:
+        headers = {} if part is None else {"Range": part}
+        reply = await client.get(full.path.by_node, **headers)
+    assert reply.body == full.path.nar[0 if part is None else 100 :]

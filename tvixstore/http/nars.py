@@ -124,16 +124,17 @@ async def nar_by_node(
     """`None` if the content is not here and its path, if given, has another node or is absent."""
     node, path_hash = wanted.node, wanted.path_hash
     info = await _known(path_infos, node, path_hash)
-    size = None if info is None else info.nar_size
-    if size is None:
+    if info is None:
         try:
             size = await nar_size(content, node)
         except Incomplete:
-            if (info := await _refetched(path_infos, node, path_hash)) is None:
-                return None
-            size = info.nar_size
-    etag = f'"{Digest.of(encode_node(node)).hex()}"' if info is None else _etag(info)
-    return _RenderedNar(path_infos, content, node, path_hash, size, etag)
+            info = await _refetched(path_infos, node, path_hash)
+        else:
+            etag = f'"{Digest.of(encode_node(node)).hex()}"'
+            return _RenderedNar(path_infos, content, node, path_hash, size, etag)
+    # By its path and not from `content` alone: a cache then makes up for what it has lost, also in
+    # the middle.
+    return None if info is None else _DescribedNar(path_infos, info)
 
 
 async def _known(
