@@ -6,10 +6,11 @@ import pytest
 
 from tests.pathinfo.scripted import KEY, Scripted, info_of, nar_of, read, read_until_it_breaks
 from tests.support.virtual_clock import now, virtual_clock
-from tvixstore.errors import Skipped, Unavailable
+from tvixstore.errors import Skipped, StorageFull, Unavailable
 from tvixstore.pathinfo import PathInfo, PathInfoService
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
@@ -127,3 +128,44 @@ async def test_after_a_break_the_client_resumes_from_the_next_member() -> None:
     service = fallback(Scripted(breaks_at=40), Scripted())
     came = await read_until_it_breaks(await service.open_nar(info_of()))
     assert came + await read(await service.open_nar(info_of(), len(came))) == nar_of()
+
+
+class Collected(Scripted):
+    """Finds out that the NAR is gone when it is wanted, and knows no more of the path then."""
+
+    async def get(self, path_hash: bytes) -> PathInfo | None:
+        self.says = None
+        return await super().get(path_hash)
+
+
+@virtual_clock
+async def test_a_path_whose_nar_is_gone_is_not_absent_while_another_has_another_nar() -> None:
+    other = info_of("another build")
+    service = NegativePathInfoService(fallback(Collected(), Scripted(other)))
+    with pytest.raises(Unavailable, match="another NAR"):
+        await service.get(KEY)
+    assert await service.describe(KEY) == other
+    assert await service.get(KEY) == other
+
+
+@virtual_clock
+async def test_a_path_whose_nar_is_gone_everywhere_is_absent() -> None:
+    service = NegativePathInfoService(fallback(Collected(), Collected()))
+    assert await service.get(KEY) is None
+    assert await service.describe(KEY) is None
+
+
+@virtual_clock
+async def test_a_store_that_is_full_is_not_the_members_fault() -> None:
+    class Full(Scripted):
+        async def get(self, path_hash: bytes) -> PathInfo | None:
+            await super().get(path_hash)
+            raise StorageFull("no room")
+
+    members = [Full(), Full()]
+    service = fallback(*members)
+    with pytest.raises(StorageFull):
+        await service.get(KEY)
+    await read(await service.open_nar(info_of()))
+    assert [member.asked("get") for member in members] == [1, 0]
+    assert [member.asked("open_nar") for member in members] == [1, 0]

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from tvixstore.errors import ReadOnly, StoreError, Unavailable, Unsupported
+from tvixstore.errors import ReadOnly, StorageFull, StoreError, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description, PathInfo
@@ -59,6 +59,9 @@ class PathInfoMembers(PathInfoService):
                     verdict.absent()
                     continue
                 info = await member.get(path_hash)
+            except StorageFull:
+                # That is our own store, which has no more room for what another member has.
+                raise
             except Exception as error:
                 self._failed(path_hash, index, error)
                 verdict.failed(name, error)
@@ -70,6 +73,10 @@ class PathInfoMembers(PathInfoService):
             else:
                 verdict.failed(name, Unavailable("it now has another NAR than it described"))
         verdict.conclude()
+        # Nobody has that NAR. The path itself is absent only if nobody has it with another one.
+        now = await self.describe(path_hash)
+        if now is not None and not now.same_nar(description):
+            raise Unavailable("the NAR that was described is gone; by now there is another NAR")
         return None
 
     async def open_nar(
