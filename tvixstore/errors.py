@@ -21,6 +21,10 @@ class CorruptData(StoreError):
     """What a store or an upstream holds is wrong, or cannot be trusted: a hash that differs."""
 
 
+class Untrusted(CorruptData):
+    """Nobody who is trusted vouches for it; of what else its source has, that says nothing."""
+
+
 class Unavailable(StoreError):
     """Nobody knows: the answer could not be had now. Never to be reported or kept as absent."""
 

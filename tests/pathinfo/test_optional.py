@@ -4,7 +4,7 @@ import pytest
 
 from tests.pathinfo.scripted import KEY, Scripted, info_of
 from tests.support.virtual_clock import virtual_clock
-from tvixstore.errors import CorruptData, Skipped, Unavailable
+from tvixstore.errors import CorruptData, Skipped, Unavailable, Untrusted
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.policy.breaker import Breaker
@@ -45,6 +45,16 @@ async def test_a_failure_that_leaves_the_breaker_closed_is_unknown() -> None:
     assert not isinstance(caught.value, Skipped)
     with pytest.raises(Skipped):
         await service.describe(KEY)
+
+
+@virtual_clock
+async def test_a_path_without_a_trusted_signature_is_skipped_and_no_other_path() -> None:
+    inner = Scripted(says=Untrusted("no trusted signature"))
+    service = optional(inner)
+    with pytest.raises(Skipped, match="no trusted signature"):
+        await service.describe(KEY)
+    inner.says = info_of()
+    assert await service.describe(KEY) == info_of()
 
 
 @virtual_clock

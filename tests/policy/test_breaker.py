@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.support.virtual_clock import virtual_clock
-from tvixstore.errors import CorruptData, StorageFull, Unavailable
+from tvixstore.errors import CorruptData, StorageFull, Unavailable, Untrusted
 from tvixstore.policy.breaker import Breaker
 
 Call = Callable[[], Awaitable[str | None]]
@@ -221,4 +221,20 @@ async def test_a_probe_that_takes_long_keeps_nobody_out() -> None:
     assert await outcome(breaker, present) == "present"
     download.cancel()
     await asyncio.wait([download])
+    assert state(breaker) == "closed"
+
+
+@virtual_clock
+async def test_what_strangers_signed_is_an_answer() -> None:
+    async def stranger() -> str | None:
+        raise Untrusted("no trusted signature")
+
+    breaker = Breaker(failures=1, open_for=30.0)
+    with pytest.raises(Untrusted):
+        await breaker.run(stranger)
+    assert state(breaker) == "closed"
+    await outcome(breaker, fail)
+    await asyncio.sleep(30.0)
+    with pytest.raises(Untrusted):
+        await breaker.run(stranger)
     assert state(breaker) == "closed"

@@ -13,7 +13,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tvixstore.errors import CorruptData, Incomplete, Skipped, StorageFull, Unavailable
+from tvixstore.errors import (
+    CorruptData,
+    Incomplete,
+    Skipped,
+    StorageFull,
+    Unavailable,
+    Untrusted,
+)
 from tvixstore.policy import hearsay
 
 Result = TypeVar("Result")
@@ -29,8 +36,9 @@ class Breaker:
     `Unavailable` and `CorruptData` are failures, and so is a call that was cancelled after more
     than `slow` seconds: whoever hangs is mostly noticed by somebody else giving up. One cancelled
     sooner says nothing, be it a probe: that somebody else was faster is no failure, and would keep
-    a slower member out for ever. Present and absent are successes. What was answered from memory
-    (`hearsay`) is neither. `on_change(is_open, reason)` hears of it opening and closing.
+    a slower member out for ever. Present and absent are successes, and so is what is `Untrusted`:
+    a cache with paths that others have signed is as good as any for its own. What was answered from
+    memory (`hearsay`) is neither. `on_change(is_open, reason)` hears of it opening and closing.
     """
 
     failures: int = 5
@@ -63,6 +71,10 @@ class Breaker:
             with hearsay.guarded() as guarded:
                 result = await call()
         except _NEUTRAL:
+            raise
+        except Untrusted:
+            if not guarded.from_memory:
+                self._succeeded()
             raise
         except (Unavailable, CorruptData) as error:
             if not guarded.from_memory:

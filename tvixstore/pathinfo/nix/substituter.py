@@ -17,6 +17,7 @@ from tvixstore.errors import (
     StorageFull,
     StoreError,
     Unsupported,
+    Untrusted,
 )
 from tvixstore.log import Logger
 from tvixstore.nix import KeyRing, NarInfo, nixbase32
@@ -186,8 +187,8 @@ class NixPathInfoService(PathInfoService):
             )
         try:
             proof = judge(narinfo, self.keys)
-        except CorruptData as error:
-            raise CorruptData(f"{self.upstream.name}: {error}") from error
+        except Untrusted as error:
+            raise Untrusted(f"{self.upstream.name}: {error}") from error
         known = _Known(text, narinfo, _describe(narinfo), proof)
         self._parsed.put(path_hash, known)
         return known

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from tvixstore.errors import CorruptData, InvalidData
+from tvixstore.errors import CorruptData, InvalidData, Untrusted
 from tvixstore.nar import Contents, Event, NarReader, Regular
 from tvixstore.nix import ContentAddress, KeyRing, NarInfo, hash_modulo
 
@@ -15,7 +15,7 @@ Proof = Callable[[Iterable[bytes]], None]
 
 
 def judge(narinfo: NarInfo, keys: KeyRing | None) -> Proof | None:
-    """Raises `CorruptData` unless `narinfo` can be trusted; `keys` of `None` trusts everything.
+    """Raises `Untrusted` unless `narinfo` can be trusted; `keys` of `None` trusts everything.
 
     A content-addressed path needs no signature, but then its content has to hash to the address:
     what comes back proves that, where the NAR hash alone does not.
@@ -32,7 +32,7 @@ def judge(narinfo: NarInfo, keys: KeyRing | None) -> Proof | None:
     if signer is not None:
         return None
     if narinfo.ca is None:
-        raise CorruptData(f"{narinfo.store_path} has {_unsigned(narinfo)}")
+        raise Untrusted(f"{narinfo.store_path} has {_unsigned(narinfo)}")
     return _judge_content_address(narinfo, narinfo.ca)
 
 
@@ -43,14 +43,14 @@ def _judge_content_address(narinfo: NarInfo, address: ContentAddress) -> Proof |
     try:
         follows = address.store_path(path.name, others, self_reference=refers_to_itself)
     except InvalidData as error:
-        raise CorruptData(f"{path} has {_unsigned(narinfo)}, and {error}") from error
+        raise Untrusted(f"{path} has {_unsigned(narinfo)}, and {error}") from error
     if follows != path:
-        raise CorruptData(f"{path} has {_unsigned(narinfo)}, and its CA {address} is of {follows}")
+        raise Untrusted(f"{path} has {_unsigned(narinfo)}, and its CA {address} is of {follows}")
     if address.method == "recursive" and address.hash.algorithm == "sha256":
         if refers_to_itself:
             return partial(_check_modulo, narinfo, address)
         if address.hash.digest != narinfo.nar_sha256:
-            raise CorruptData(f"{path} has {_unsigned(narinfo)}, and its CA is not its NAR hash")
+            raise Untrusted(f"{path} has {_unsigned(narinfo)}, and its CA is not its NAR hash")
         return None
     if address.method == "recursive":
         return partial(_check_nar, narinfo, address)
