@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import base64
-import datetime
-import ssl
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import ClientSession, UnixConnector, web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.support.caches import files_of, make_path
+from tests.support.certificates import Authority, make_authority
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.daemon import Daemon, substituter
 from tests.support.upstream_server import Reply, Seen, UpstreamServer, redirect
@@ -28,54 +22,9 @@ if TYPE_CHECKING:
     from tests.support.nix_client import NixClient
 
 
-class Tls(NamedTuple):
-    """What a server on 127.0.0.1 and on cache.example is proven by."""
-
-    context: ssl.SSLContext
-    authority: Path
-
-
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    folder = tmp_path_factory.mktemp("tls")
-    ca_key, ca = _certificate("A private authority", None, None)
-    key, certificate = _certificate("cache.example", ca_key, ca)
-    authority, chain = folder / "ca.pem", folder / "chain.pem"
-    authority.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-    chain.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
-    return Tls(context, authority)
-
-
-def _certificate(
-    name: str, ca_key: ec.EllipticCurvePrivateKey | None, ca: x509.Certificate | None
-) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """A key and its certificate: by `ca`, or else its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject if ca is None else ca.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=ca is None, path_length=None), critical=True)
-    )
-    if ca is not None:
-        names = [x509.DNSName("cache.example"), x509.IPAddress(ip_address("127.0.0.1"))]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return key, builder.sign(key if ca_key is None else ca_key, hashes.SHA256())
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("authority"), "cache.example")
 
 
 @pytest.fixture
@@ -97,11 +46,11 @@ def serve(server: UpstreamServer, path: MadePath, *, login: str | None = None) -
 
 
 async def test_an_upstream_behind_a_private_authority_is_trusted_by_its_ca_file(
-    tmp_path: Path, upstreams: Upstreams, path: MadePath, tls: Tls, client: NixClient
+    tmp_path: Path, upstreams: Upstreams, path: MadePath, authority: Authority, client: NixClient
 ) -> None:
-    async with UpstreamServer(tls.context) as upstream:
+    async with UpstreamServer(authority.server) as upstream:
         serve(upstream, path)
-        section = substituter(upstream.url, upstreams.key, ca_file=str(tls.authority))
+        section = substituter(upstream.url, upstreams.key, ca_file=str(authority.ca_file))
         async with Daemon(tmp_path / "tvix", [section]) as daemon:
             await client.copy(daemon.url, path.store_path)
         assert upstream.seen(path.nar_target)
@@ -109,9 +58,9 @@ async def test_an_upstream_behind_a_private_authority_is_trusted_by_its_ca_file(
 
 
 async def test_an_upstream_of_an_unknown_authority_is_not_believed(
-    tmp_path: Path, upstreams: Upstreams, path: MadePath, tls: Tls
+    tmp_path: Path, upstreams: Upstreams, path: MadePath, authority: Authority
 ) -> None:
-    async with UpstreamServer(tls.context) as upstream:
+    async with UpstreamServer(authority.server) as upstream:
         serve(upstream, path)
         async with Daemon(tmp_path, [substituter(upstream.url, upstreams.key)]) as daemon:
             answer = await daemon.get(path.narinfo_target)
@@ -164,14 +113,14 @@ async def test_a_refused_login_is_unknown_and_said_loudly(
 
 
 async def test_an_https_upstream_is_reached_through_a_connect_proxy(
-    tmp_path: Path, upstreams: Upstreams, path: MadePath, tls: Tls, client: NixClient
+    tmp_path: Path, upstreams: Upstreams, path: MadePath, authority: Authority, client: NixClient
 ) -> None:
-    async with UpstreamServer(tls.context) as upstream, ConnectProxy() as proxy:
+    async with UpstreamServer(authority.server) as upstream, ConnectProxy() as proxy:
         serve(upstream, path)
         # Nobody can resolve the name but the proxy.
         proxy.routes["cache.example:443"] = upstream.port
         section = substituter(
-            "https://cache.example", upstreams.key, ca_file=str(tls.authority), proxy=proxy.url
+            "https://cache.example", upstreams.key, ca_file=str(authority.ca_file), proxy=proxy.url
         )
         async with Daemon(tmp_path / "tvix", [section]) as daemon:
             await client.copy(daemon.url, path.store_path)
@@ -182,15 +131,15 @@ async def test_an_https_upstream_is_reached_through_a_connect_proxy(
 
 
 async def test_the_environment_names_a_proxy_as_well(
-    tmp_path: Path, upstreams: Upstreams, path: MadePath, tls: Tls
+    tmp_path: Path, upstreams: Upstreams, path: MadePath, authority: Authority
 ) -> None:
-    async with UpstreamServer(tls.context) as upstream, ConnectProxy() as proxy:
+    async with UpstreamServer(authority.server) as upstream, ConnectProxy() as proxy:
         serve(upstream, path)
         proxy.routes["cache.example:443"] = upstream.port
         daemon = Daemon(
             tmp_path,
             [substituter("https://cache.example", upstreams.key)],
-            environment={"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(tls.authority)},
+            environment={"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(authority.ca_file)},
         )
         async with daemon:
             assert (await daemon.get(await daemon.nar_target(path.digits))).body == path.nar

@@ -163,12 +163,12 @@ class Daemon:
         assert code == 0, f"exit code {code}:\n{self.text()}"
         self.assert_log_is_clean()
 
-    async def kill(self) -> None:
-        """SIGKILL, whatever it is doing."""
+    async def kill(self) -> int:
+        """SIGKILL, whatever it is doing. Returns its exit code, should it have been faster."""
         assert self._process is not None
         if self._process.returncode is None:
             self._process.kill()
-        await self.ended()
+        return await self.ended()
 
     async def ended(self) -> int:
         """Waits for its end, and returns the exit code (below 0: killed by that signal)."""
