@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.nix.samples import golden, narinfos
 from tvixstore.errors import InvalidData
 from tvixstore.nix import NarInfo, NixHash, StorePath
-from tvixstore.nix.narinfo import MAX_CHARACTERS, MAX_SIGNATURES
+from tvixstore.nix.narinfo import MAX_CHARACTERS, MAX_SIGNATURES, MAX_VALUE
 
 GOLDEN = golden("nix.json")["narinfo"]["text"]
 MORE = golden("narinfo-more.json")
@@ -189,6 +190,24 @@ def test_a_damaged_narinfo_is_refused_or_read_but_nothing_else(data: st.DataObje
     except InvalidData:
         return
     assert NarInfo.parse(str(narinfo)) == narinfo
+
+
+@pytest.mark.parametrize("key", ["StorePath", "URL", "Compression", "References", "Sig", "CA"])
+def test_an_endless_value_is_not_repeated_in_the_error(key: str) -> None:
+    lines = [line for line in GOLDEN.splitlines() if not line.startswith(f"{key}: ")]
+    text = "".join(f"{line}\n" for line in [*lines, f"{key}: {'x' * 500_000}"])
+    with pytest.raises(InvalidData) as caught:
+        NarInfo.parse(text)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_long_url_and_many_references_are_read() -> None:
+    narinfo = NarInfo.parse(GOLDEN)
+    url = f"nar/{'x' * (MAX_VALUE - 4)}"
+    text = GOLDEN.replace(f"URL: {narinfo.url}\n", f"URL: {url}\n")
+    assert NarInfo.parse(text).url == url
+    text = str(replace(narinfo, references=(narinfo.store_path,) * 1000))
+    assert len(NarInfo.parse(text).references) == 1000
 
 
 def test_file_hash_and_size_are_read() -> None:

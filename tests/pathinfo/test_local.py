@@ -12,7 +12,7 @@ import pytest
 from tests.pathinfo.samples import STRANGER, Sample, add, memory_content, signed, store_path
 from tvixstore.errors import CorruptData, StorageFull
 from tvixstore.kv import Change, MemoryKeyValue
-from tvixstore.pathinfo import LocalPathInfoService
+from tvixstore.pathinfo import LocalPathInfoService, local
 from tvixstore.pathinfo.access import LastAccess
 from tvixstore.pathinfo.codec import encode_record
 
@@ -226,3 +226,20 @@ async def test_reads_go_on_when_they_cannot_be_recorded() -> None:
     await service.aclose()
     assert await service.get(sample.key) is stored
     await service.aclose()
+
+
+async def test_what_is_kept_decoded_is_bounded_by_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(local, "_DECODED", 20_000)
+    content = memory_content()
+    service = LocalPathInfoService(MemoryKeyValue(), content)
+    references = [store_path(f"reference-{number}") for number in range(100)]
+    samples = [
+        await add(content, f"path-{number}", b"x", references=references) for number in range(20)
+    ]
+    for sample in samples:
+        await service.put(sample.info)
+    assert 0 < len(service._decoded) < 20
+    for sample in samples:
+        assert await service.get(sample.key) == sample.info

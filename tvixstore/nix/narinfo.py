@@ -18,6 +18,8 @@ from tvixstore.nix.signature import Signature
 from tvixstore.nix.store_path import StorePath
 
 MAX_CHARACTERS = 1 << 20
+# Of any value but the references; even the longest of signed URLs are shorter.
+MAX_VALUE = 8192
 # Each signature by a trusted name costs a verification, and real narinfos have one or two.
 MAX_SIGNATURES = 100
 
@@ -73,13 +75,17 @@ class NarInfo:
             if row is None:
                 continue
             name, parse = row
+            if len(value) > MAX_VALUE and name != "references":
+                raise InvalidData(f"narinfo line {number}, {key}, is longer than {MAX_VALUE}")
             # References that were empty so far may come again, as with Nix.
             if name in _ONCE and values.get(name, ()) != ():
                 raise InvalidData(f"narinfo line {number} is a second {key}")
             try:
                 parsed = parse(value)
             except InvalidData as error:
-                raise InvalidData(f"narinfo line {number}, {key}: {error}") from None
+                # It may quote what it is about, and that may be as long as a narinfo.
+                reason = str(error)[: 2 * _QUOTED]
+                raise InvalidData(f"narinfo line {number}, {key}: {reason}") from None
             if name == "signatures":
                 signatures += parsed
             else:

@@ -20,8 +20,9 @@ from tvixstore.tree import Content
 
 _log = Logger(__name__)
 
-# Path infos kept decoded (a few KB each), and rows that `list` reads at a time.
-_DECODED = 10_000
+# Bytes of records that are kept decoded, which takes several times as much memory; and rows that
+# `list` reads at a time.
+_DECODED = 8 << 20
 _PAGE = 200
 # Writes to one path wait for each other; those to two paths, rarely.
 _LOCKS = 64
@@ -108,7 +109,7 @@ class LocalPathInfoService(PathInfoService):
         info = decode_record(record)
         if info.store_path.hash != path_hash:
             raise InvalidData(f"the record is of another path, {info.store_path}")
-        self._decoded.put(path_hash, (record, info))
+        self._decoded.put(path_hash, (record, info), len(record))
         return info
 
     async def _drop(self, path_hash: bytes, record: bytes, error: InvalidData) -> None:

@@ -27,7 +27,7 @@ from tvixstore.pathinfo import (
     MemoryPathInfoService,
     RememberedAnswers,
 )
-from tvixstore.pathinfo.nix import fill
+from tvixstore.pathinfo.nix import fill, substituter
 from tvixstore.pathinfo.nix.fill import Fills
 from tvixstore.pathinfo.nix.substituter import NixPathInfoService
 from tvixstore.policy.breaker import Breaker
@@ -735,3 +735,24 @@ async def test_errors_of_a_fill_are_errors_of_the_store(house: House) -> None:
     with pytest.raises(StoreError, match="refused"):
         await service.get(info.store_path.hash)
     assert await service.describe(info.store_path.hash) is not None, "a download may be tried again"
+
+
+# Large narinfos.
+
+
+async def test_narinfos_with_many_references_are_read_and_few_of_them_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(substituter, "PARSED", 200 * KIB)
+    references = tuple(store_path(f"reference-{number}") for number in range(500))
+    infos = [
+        replace(narinfo(SMALL, name=f"many-{number}", signer=None), references=references)
+        for number in range(20)
+    ]
+    upstream = FakeUpstream(narinfos={info.store_path.hash: str(info) for info in infos})
+    service = house.service(upstream, keys=None)
+    for info in infos:
+        found = await service.describe(info.store_path.hash)
+        assert found is not None
+        assert found.references == references
+    assert 0 < len(service._parsed) < len(infos)

@@ -44,7 +44,10 @@ Followed = TypeVar("Followed")
 
 # How long an upstream that lied about a path is not asked for it again, in seconds.
 SET_ASIDE = 60.0
-PARSED = 4096
+# Characters of narinfos that are kept parsed, which takes several times as much memory.
+PARSED = 4 << 20
+# To read a longer one, with its hundreds of references, takes more than a millisecond.
+READ_IN_LOOP = 8 << 10
 
 log = Logger("tvixstore.pathinfo.nix")
 
@@ -147,7 +150,7 @@ class NixPathInfoService(PathInfoService):
             return None
         if isinstance(answer, str):
             try:
-                return self._believe(path_hash, answer)
+                return await self._believe(path_hash, answer)
             except CorruptData:
                 # The keys have changed since it was remembered; perhaps its signatures did too.
                 self.remembered.forget(self.key, path_hash)
@@ -166,15 +169,23 @@ class NixPathInfoService(PathInfoService):
         if text is None:
             self.remembered.remember(self.key, path_hash, None, self.negative_ttl)
             return None
-        known = self._believe(path_hash, text)
+        known = await self._believe(path_hash, text)
         self.remembered.remember(self.key, path_hash, text, self.narinfo_ttl)
         return known
 
-    def _believe(self, path_hash: bytes, text: str) -> _Known:
+    async def _believe(self, path_hash: bytes, text: str) -> _Known:
         """The narinfo in `text`, if it parses, is of that path and can be trusted."""
         known = self._parsed.get(path_hash)
         if known is not None and known.text == text:
             return known
+        if len(text) <= READ_IN_LOOP:
+            known = self._read(path_hash, text)
+        else:
+            known = await self.fills.pools.cpu.run(self._read, path_hash, text)
+        self._parsed.put(path_hash, known, len(text))
+        return known
+
+    def _read(self, path_hash: bytes, text: str) -> _Known:
         try:
             narinfo = NarInfo.parse(text)
         except InvalidData as error:
@@ -189,9 +200,7 @@ class NixPathInfoService(PathInfoService):
             proof = judge(narinfo, self.keys)
         except Untrusted as error:
             raise Untrusted(f"{self.upstream.name}: {error}") from error
-        known = _Known(text, narinfo, _describe(narinfo), proof)
-        self._parsed.put(path_hash, known)
-        return known
+        return _Known(text, narinfo, _describe(narinfo), proof)
 
     def _job(self, known: _Known) -> Job:
         narinfo = known.narinfo
