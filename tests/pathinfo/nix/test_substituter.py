@@ -514,6 +514,17 @@ async def test_a_bomb_is_stopped_at_the_size_announced(house: House) -> None:
     assert house.is_empty
 
 
+async def test_endless_padding_is_stopped(house: House) -> None:
+    info = replace(narinfo(SMALL), compression="xz")
+    upstream = FakeUpstream()
+    padded = Attempt(body=lzma.compress(SMALL) + bytes(64 * MIB))
+    upstream.add(info, padded)
+    with pytest.raises(CorruptData, match="far more bytes"):
+        await house.service(upstream).get(info.store_path.hash)
+    assert upstream.bodies[0]._position < 4 * MIB
+    assert house.is_empty
+
+
 async def test_a_true_hash_over_what_is_no_nar_leaves_no_path(house: House) -> None:
     junk = b"this is no archive" * 100
     info = narinfo(junk)

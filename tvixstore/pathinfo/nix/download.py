@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SLICE = 1 << 20
 # Of a NAR that is streamed before it is verified, so much at its end waits for the verdict.
 HELD_BACK = 64 << 10
+# No compression makes more of a NAR than this: beyond it is padding, which may be endless.
+MOST_COMPRESSED = 2
+MOST_OVERHEAD = 1 << 20
 # After so much progress a broken connection is as good as new: its retries start over.
 PROGRESS = 1 << 20
 FIRST_DELAY = 0.1
@@ -116,6 +119,8 @@ class Download:
             try:
                 async for data in body:
                     self._compressed += len(data)
+                    if self._compressed > MOST_COMPRESSED * self.source.nar_size + MOST_OVERHEAD:
+                        raise self._wrong("is compressed to far more bytes than it has")
                     await self._take(self._need_decoder().feed(data))
             except Unavailable as error:
                 raise _Broken(error, self._resume_point(body)) from error
