@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.pathinfo.nix.reached import HASH, NARINFO, reach
 from tvixstore.errors import ConfigError, CorruptData, Unavailable
+from tvixstore.pathinfo.nix.file_upstream import _THREADS, FileUpstream
 from tvixstore.pathinfo.nix.upstream import MAX_NARINFO_BYTES, Resume
 
 if TYPE_CHECKING:
@@ -155,3 +157,22 @@ async def test_an_url_without_a_folder_is_a_config_error(text: str) -> None:
     with pytest.raises(ConfigError, match="cache: "):
         async with reach(text):
             pass
+
+
+async def test_a_folder_that_hangs_lets_its_askers_go_and_the_store_its_threads(
+    cache: Path,
+) -> None:
+    back = threading.Event()
+    async with reach(url(cache)) as upstream:
+        assert isinstance(upstream, FileUpstream)
+        pool = upstream._files
+        hanging = [asyncio.create_task(pool.abandon(back.wait)) for _ in range(_THREADS)]
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await upstream.narinfo(HASH)
+        finally:
+            back.set()
+            await asyncio.gather(*hanging)
+        assert await upstream.narinfo(HASH) == TEXT

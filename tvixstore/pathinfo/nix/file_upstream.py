@@ -13,12 +13,14 @@ from tvixstore.errors import ConfigError, CorruptData, Unavailable
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.nix.store_dir import CACHE_INFO, StoreDirCheck
 from tvixstore.pathinfo.nix.upstream import MAX_NARINFO_BYTES, Body, Resume, Upstream
+from tvixstore.pools import Pool
 
 if TYPE_CHECKING:
     from tvixstore.pathinfo.nix.settings import UpstreamSettings
-    from tvixstore.pools import Pool, Pools
+    from tvixstore.pools import Pools
 
 _SLICE = 256 << 10
+_THREADS = 4
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 
 
@@ -31,7 +33,9 @@ class FileUpstream(Upstream):
     def __init__(self, settings: UpstreamSettings, pools: Pools) -> None:
         self.name = settings.name
         self._root = _root(settings)
-        self._files = pools.files
+        # Not the composition's: on a mount whose server is gone, calls never return, and those
+        # threads would be missing where the store itself is read and written.
+        self._files = Pool(f"folder-{settings.name}", _THREADS)
         self._store_dir = StoreDirCheck(settings.name, lambda: self._document(CACHE_INFO))
 
     def __repr__(self) -> str:
@@ -57,6 +61,7 @@ class FileUpstream(Upstream):
 
     async def aclose(self) -> None:
         await self._store_dir.aclose()
+        self._files.close(wait=False)
 
     def unknown(self, relative: str, error: OSError) -> Unavailable:
         """`error` at that file, as ours."""
@@ -73,7 +78,8 @@ class FileUpstream(Upstream):
         return relative
 
     async def _document(self, relative: str) -> str | None:
-        data = await self._files.run(self._read, relative)
+        # Who gives up is let go, be it that the thread never returns; it closes what it opened.
+        data = await self._files.abandon(self._read, relative)
         try:
             return None if data is None else data.decode()
         except UnicodeDecodeError as error:
