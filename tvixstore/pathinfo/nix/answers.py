@@ -45,7 +45,7 @@ def retry_after(text: str | None) -> float | None:
         return min(float(text[:20]), MAX_RETRY_AFTER)
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
