@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from tvixstore.errors import InvalidData, StoreError
+from tvixstore.http import ready
 from tvixstore.http.answers import Answer, absent, broken, invalid, text, unknown
 from tvixstore.http.body import Sender
 from tvixstore.http.front import HttpFront
@@ -106,6 +107,14 @@ class Dispatcher:
     async def _send(
         self, request: web.BaseRequest, answer: Answer, account: _Account
     ) -> web.StreamResponse:
+        if not self.draining and ready.suits(request, answer):
+            try:
+                await ready.send(request, answer, _SERVER)
+            except ConnectionError:
+                return ready.SENT
+            account.sent = len(answer.body)
+            _take(account, answer)
+            return ready.SENT
         response = _response_of(answer)
         if self.draining:
             response.force_close()
