@@ -79,6 +79,26 @@ async def test_giving_up_what_did_not_fit_is_no_news(
 
 
 @virtual_clock
+async def test_what_was_written_before_the_store_was_full_proves_no_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = DiskGuard(tmp_path, max_size=10 * GIB)
+    for _ in range(2):
+        assert guard.admits(4 * GIB)
+        guard.stage("chunks", 4 * GIB)
+    assert not guard.admits(3 * GIB)
+    # Two that were all there already become whole, one after the other.
+    guard.keep(4 * GIB, 4 * GIB)
+    guard.keep(4 * GIB, 4 * GIB)
+    assert not guard.admits(3 * GIB)
+    assert events(caplog) == [FULL]
+    # This one went in since.
+    guard.stage("chunks", 3 * GIB)
+    guard.keep(3 * GIB, 3 * GIB)
+    assert events(caplog) == [FULL, ROOM]
+
+
+@virtual_clock
 async def test_space_of_others_is_noticed_within_a_moment(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

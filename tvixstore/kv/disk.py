@@ -67,6 +67,8 @@ class DiskGuard:
         self._counted: Counter[str] = Counter()
         # Bytes of objects that are not whole yet; given up, they come back.
         self._staged = 0
+        # Those of them that were there when the store was found full.
+        self._staged_before = 0
         self._metrics = metrics
         status = os.statvfs(path)
         self._slack = min(MAX_SLACK, status.f_blocks * status.f_frsize // 100)
@@ -106,10 +108,16 @@ class DiskGuard:
         """As `add`, of bytes whose object is not whole yet: `keep` them, or take them back."""
         self.add(kind, change)
         self._staged += change
+        if change < 0:
+            self._staged_before += change
 
     def keep(self, staged: int, size: int) -> None:
         """An object of `size` bytes is whole; `staged` of them had been given to `stage`."""
         self._staged -= staged
+        if self._staged_before > 0:
+            # It may have had its room before there was none: that proves nothing.
+            self._staged_before -= staged
+            return
         if self._refusal is not None and size >= max(1, self._refusal.size):
             # As much as was refused has gone in: whatever the file system says, there is room.
             self._accept()
@@ -173,6 +181,7 @@ class DiskGuard:
         # What is staged counts as room: it comes back when its object is given up, and that must
         # not look as if somebody had made room.
         self._refusal = _Refusal(size, self._room() + self._staged)
+        self._staged_before = self._staged
         _log.warning(
             "store.full",
             path=self.path,
