@@ -99,7 +99,7 @@ def test_the_spool_is_emptied_of_files_only(
     StateDirectory(tmp_path).close()
     assert sorted(path.name for path in spool.iterdir()) == ["folder", "link"]
     assert precious.exists() and (spool / "folder" / "file").exists()
-    assert [record.message for record in caplog.records] == ["spool.foreign-entry"] * 2
+    assert [record.message for record in caplog.records] == ["spool.foreign_entry"] * 2
 
 
 def test_a_file_in_the_way_is_one_clear_line(tmp_path: Path) -> None:
@@ -127,3 +127,10 @@ def test_a_directory_that_cannot_be_written_is_one_clear_line(tmp_path: Path) ->
         assert "Read-only file system" in complaint(path)
     finally:
         subprocess.run(["umount", path], check=True)
+
+
+def test_a_state_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
+    with StateDirectory(tmp_path / "state") as state:
+        assert state.trouble() is None
+        state.spool.rename(tmp_path / "elsewhere")
+        assert "spool is gone" in str(state.trouble())

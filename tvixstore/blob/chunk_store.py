@@ -97,7 +97,7 @@ class ChunkStore:
                 await self._remove_file(digest, value)
                 await self.index.apply([(digest, None)])
             except (StoreError, OSError) as error:
-                _log.error("chunk.not-dropped", chunk=digest.hex(), reason=str(error))
+                _log.error("chunk.not_dropped", chunk=digest.hex(), reason=str(error))
                 return
         self.dropped += 1
         if self._metrics is not None:

@@ -200,6 +200,6 @@ class LocalBlobService(BlobService):
         try:
             await self._blobs.apply([(digest.raw, None)])
         except StoreError as error:
-            _log.error("blob.not-forgotten", blob=digest, reason=str(error))
+            _log.error("blob.not_forgotten", blob=digest, reason=str(error))
             return
         _log.error("blob.forgotten", blob=digest, reason=str(reason))

@@ -170,5 +170,5 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("commit.failed-after-cancellation", reason=str(error))
+            _log.warning("commit.failed_after_cancellation", reason=str(error))
         raise

@@ -6,6 +6,8 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+from prometheus_client import disable_created_metrics
+
 from tvixstore import __version__
 from tvixstore.cli.app import INTERRUPTED
 from tvixstore.compose import Config, lint, lower
@@ -26,6 +28,8 @@ def run(config: Config) -> int:
     Raises `ConfigError`, one line, where it cannot start.
     """
     configure(config.daemon.log_level, config.daemon.log_format)
+    # When a counter was first counted is of no use to anybody, and doubles `/metrics`.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Daemon(config).run())
 
@@ -74,6 +78,7 @@ class _Daemon:
             priority=daemon.priority,
             access_log=daemon.access_log,
             status=composition.upstream_statuses,
+            ready=composition.state.trouble,
         )
         server = await serve(front, str(daemon.http), daemon.drain_timeout)
         log.info("starting", version=__version__, compose=self._config.name)

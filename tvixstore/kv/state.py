@@ -78,6 +78,13 @@ class StateDirectory:
     ) -> None:
         self.close()
 
+    def trouble(self) -> str | None:
+        """Why the state cannot be used any more, if it cannot: it was moved, or unmounted."""
+        for directory in (self.index, self.chunks, self.spool):
+            if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                return f"{directory} is gone, or cannot be written to"
+        return None
+
     def close(self) -> None:
         """Lets the next process in. The lock file stays: removing it would race with that one."""
         if self._lock is not None:
@@ -146,4 +153,4 @@ class StateDirectory:
                 if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
                     os.unlink(entry.path)
                 else:
-                    _log.warning("spool.foreign-entry", path=entry.path)
+                    _log.warning("spool.foreign_entry", path=entry.path)

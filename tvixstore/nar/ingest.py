@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 from tvixstore.blob import BlobWriter
@@ -52,16 +53,21 @@ _Entries: TypeAlias = dict[bytes, Node]
 
 
 async def ingest(
-    content: Content, source: AsyncIterable[bytes], *, pools: Pools | None = None
+    content: Content,
+    source: AsyncIterable[bytes],
+    *,
+    pools: Pools | None = None,
+    spool: Path | None = None,
 ) -> Node:
     """Stores the tree in the NAR that `source` gives; returns its root.
 
     Raises `InvalidData` if it is not a NAR; then no Directory was stored. Cancelled, it leaves no
-    writer open. Memory is bounded by the largest single directory. The caller closes `source`.
+    writer open. Memory is bounded by the largest single directory: what Directories of a huge NAR
+    wait for its end go to an unnamed file in the folder `spool`. The caller closes `source`.
     """
     reader = NarReader()
     turns = Turns()
-    work = _Ingest(content, pools, turns)
+    work = _Ingest(content, pools, turns, spool)
     try:
         async for piece in source:
             reader.feed(piece)
@@ -104,7 +110,9 @@ class _OpenFile:
 
 
 class _Ingest:
-    def __init__(self, content: Content, pools: Pools | None, turns: Turns) -> None:
+    def __init__(
+        self, content: Content, pools: Pools | None, turns: Turns, spool: Path | None
+    ) -> None:
         self._content = content
         self._pools = pools
         self._turns = turns
@@ -117,7 +125,7 @@ class _Ingest:
         self._files_bytes = 0
         self._closed: list[tuple[_OpenDirectory, _Entries]] = []
         self._seen: set[Digest] = set()
-        self._shelf = DirectoryShelf(pools)
+        self._shelf = DirectoryShelf(pools, spool)
 
     async def take(self, event: Event) -> None:
         match event:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import BinaryIO, TypeVar, TypeVarTuple, Unpack
 
 from tvixstore.castore import Directory, decode_directory
@@ -25,7 +26,9 @@ Arguments = TypeVarTuple("Arguments")
 class DirectoryShelf:
     """Takes Directories with `add`, gives them back with `batches`, in order. To be closed."""
 
-    def __init__(self, pools: Pools | None) -> None:
+    def __init__(self, pools: Pools | None, directory: Path | None = None) -> None:
+        # Where the file goes; the system's place for temporary files by default.
+        self._directory = directory
         self._files_pool = None if pools is None else pools.files
         self._cpu_pool = None if pools is None else pools.cpu
         self._held: list[Directory] = []
@@ -63,7 +66,7 @@ class DirectoryShelf:
 
     def _write_out(self, directories: list[Directory]) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="tvixstore-nar-")
+            self._file = tempfile.TemporaryFile(prefix="nar-", dir=self._directory)
         data = _encode(directories)
         self._file.write(data)
         self._lengths.append(len(data))

@@ -198,7 +198,12 @@ class Fill:
             return "passed"
         try:
             async with self.spool.open_reader() as reader:
-                self.node = await nar.ingest(self.job.content, reader, pools=self._table.pools)
+                self.node = await nar.ingest(
+                    self.job.content,
+                    reader,
+                    pools=self._table.pools,
+                    spool=self._table.directory,
+                )
         except (CorruptData, InvalidData) as error:
             # The NAR is what was promised, and is no NAR: the upstream's fault, not the state's.
             raise CorruptData(f"{self._where} cannot be unpacked: {error}") from error
