@@ -17,7 +17,6 @@ from tvixstore.pools import Pools
 from tvixstore.tree import Content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tvixstore.kv import KeyValue
@@ -41,7 +40,7 @@ class Contents:
 async def contents_of(state: Path) -> Contents:
     engine = LmdbEngine(state / "index")
     try:
-        rows = {name: len([key async for key, _ in _rows(engine.table(name))]) for name in TABLES}
+        rows = {name: len(await _keys(engine.table(name))) for name in TABLES}
     finally:
         await engine.aclose()
     return Contents(rows, _files_below(state / "chunks"), _files_below(state / "spool"))
@@ -56,14 +55,14 @@ async def assert_nothing_is_partial(state: Path) -> list[str]:
         directories = LocalDirectoryService(engine.table("directories"))
         content = Content(blobs, directories)
         for name in ("chunks", "blobs"):
-            async for key, _ in _rows(engine.table(name)):
+            for key in await _keys(engine.table(name)):
                 # A whole blob is verified as it is read.
                 assert await blobs.read(Digest(key)) is not None, key.hex()
-        async for key, _ in _rows(engine.table("directories")):
+        for key in await _keys(engine.table("directories")):
             await _assert_children_are_there(content, Digest(key))
         infos = LocalPathInfoService(engine.table("pathinfos"), content)
         found = []
-        async for info in infos.list():
+        for info in [info async for info in infos.list()]:
             nar = await render(content, info.node).read_all()
             assert hashlib.sha256(nar).digest() == info.nar_sha256, info.store_path
             found.append(str(info.store_path))
@@ -85,12 +84,11 @@ async def _assert_children_are_there(content: Content, digest: Digest) -> None:
                 assert await content.blobs.has(child), f"{digest} lacks {child}"
 
 
-async def _rows(table: KeyValue) -> AsyncIterator[tuple[bytes, bytes]]:
-    after: bytes | None = None
-    while page := await table.scan(after=after):
-        for row in page:
-            yield row
-        after = page[-1][0]
+async def _keys(table: KeyValue) -> list[bytes]:
+    keys: list[bytes] = []
+    while page := await table.scan(after=keys[-1] if keys else None):
+        keys += [key for key, _ in page]
+    return keys
 
 
 def _files_below(folder: Path) -> int:

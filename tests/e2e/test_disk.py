@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -107,6 +108,44 @@ async def _kept_again(daemon: Daemon, upstream: UpstreamServer, paths: list[Made
         if len(upstream.log) == asked:
             return
     raise AssertionError("it keeps nothing")
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(0, id="none left"),
+        pytest.param(4 << 20, id="some left", marks=pytest.mark.slow),
+        pytest.param(16 << 20, id="enough for one copy"),
+    ],
+)
+async def test_room_that_vanishes_in_the_midst_of_a_nar_costs_nobody_anything(
+    leave: int, disk: Path, tmp_path: Path, upstreams: Upstreams, client: NixClient
+) -> None:
+    path = make_path("in-the-midst", upstreams.workshop.secret_key, size=12 << 20)
+    rest = asyncio.Event()
+    async with UpstreamServer() as upstream:
+        upstream.on(path.narinfo_target, Reply(body=path.text))
+        upstream.on(path.nar_target, Reply(body=path.nar, pause=rest, after=2 << 20))
+        daemon = Daemon(
+            tmp_path / "tvix",
+            [substituter(upstream.url, upstreams.key, stall_timeout="20s")],
+            daemon={"state": str(disk / "state")},
+            store={"min_free": "0"},
+        )
+        async with daemon:
+            copying = asyncio.create_task(client.copy(daemon.url, path.store_path))
+            await upstream.requested(path.nar_target)
+            ballast = fill(disk, leave=leave)
+            rest.set()
+            await copying
+            await daemon.settled()
+            assert len(complaints(daemon)) == 1, "\n".join(complaints(daemon))
+            assert len(upstream.seen(path.nar_target)) == 1
+
+            ballast.unlink()
+            await _kept_again(daemon, upstream, [path])
+    await client.verify()
+    assert await assert_nothing_is_partial(disk / "state") == [path.store_path]
 
 
 async def test_a_store_at_its_largest_passes_everything_through(

@@ -122,7 +122,7 @@ async def test_beside_a_healthy_member_the_path_is_installed(
     target = scene.strike(path, kind, place)
     url = scene.beside_a_healthy_one.url
     try:
-        run = await client.copy(url, path.store_path, check=False)
+        run = await client.realise(url, path.store_path, check=False)
     finally:
         await scene.proxy.disarm()
     assert (target, kind) in scene.proxy.hits
@@ -130,7 +130,7 @@ async def test_beside_a_healthy_member_the_path_is_installed(
         # Bytes went out before anybody could know that they were wrong. Nix finds that out, and
         # the next run has the healthy member's.
         assert run.code != 0, run.output
-        run = await client.copy(url, path.store_path, check=False)
+        run = await client.realise(url, path.store_path, check=False)
     assert run.code == 0, run.output
     assert client.path(path.store_path).read_bytes() in path.nar
     await client.verify()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 
 # What the installed script does, with the Python and the package that the tests run with.
-PROGRAM = (sys.executable, "-c", "from tvixstore.cli import main; main()")
+PROGRAM = "from tvixstore.cli import main; main()"
 
 # A line of the log, in either format.
 _EVENT = re.compile(r"\{|\d{4}-\d\d-\d\dT")
@@ -91,7 +91,9 @@ class Daemon:
         daemon: Section | None = None,
         store: Section | None = None,
         environment: Mapping[str, str] | None = None,
+        planted: str = "",
     ) -> None:
+        """`planted` is Python that makes the daemon wrong, for tests that have to notice."""
         self.folder = folder
         self.state = folder / "state"
         self.compose = folder / "compose.toml"
@@ -101,6 +103,7 @@ class Daemon:
         self.url = ""
         folder.mkdir(parents=True, exist_ok=True)
         self.compose.write_text(compose_text(substituters, daemon or {}, store or {}))
+        self._program = f"{planted}\n{PROGRAM}"
         self._environment = {**_clean_environment(), **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -146,7 +149,7 @@ class Daemon:
         assert self._process is None, "it runs already"
         self._silent = False
         self._process = await asyncio.create_subprocess_exec(
-            *(*PROGRAM, "daemon", "--compose", str(self.compose)),
+            *(sys.executable, "-c", self._program, "daemon", "--compose", str(self.compose)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
