@@ -172,8 +172,12 @@ async def test_a_client_that_resumes_gets_the_nar_from_whoever_can_give_it(
         except StoreError:
             continue
         break
-    # One that was given up for another after three seconds may be left alone for a while.
-    if any(member.kind == "present" and member.delay < 3.0 for member in members):
+    # One that was given up for another after three seconds may be left alone for a while, and an
+    # optional one after a single lookup that left it too little time.
+    if any(
+        member.kind == "present" and member.delay < 3.0 and not member.optional
+        for member in members
+    ):
         assert came == nar_of()
     else:
         assert nar_of().startswith(came)
