@@ -138,3 +138,19 @@ async def test_closing_the_table_tells_its_callers_so() -> None:
     with pytest.raises(Unavailable, match="shutting down"):
         await caller
     assert work.cancelled == 1
+
+
+@virtual_clock
+async def test_work_that_fails_as_its_last_caller_leaves_is_no_complaint() -> None:
+    """The leak check would tell of an exception that nobody retrieved."""
+    table: SingleFlight[str, int] = SingleFlight()
+
+    async def fail_in_the_same_moment() -> int:
+        await asyncio.sleep(1.0)
+        caller.cancel()
+        raise Unavailable("too late")
+
+    caller = asyncio.create_task(table.run("key", fail_in_the_same_moment))
+    await asyncio.wait([caller])
+    assert caller.cancelled()
+    assert len(table) == 0

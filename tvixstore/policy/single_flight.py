@@ -69,6 +69,10 @@ class SingleFlight(Generic[Key, Result]):
         def over(task: asyncio.Task[Result]) -> None:
             self._tasks.discard(task)
             self._land(key, task)
+            if not task.cancelled():
+                # The last caller may leave in the very moment in which the work fails. Then nobody
+                # looks at why, and asyncio must not complain of that.
+                task.exception()
 
         task.add_done_callback(over)
         return task
