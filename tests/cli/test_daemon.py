@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -192,7 +193,7 @@ async def test_it_listens_on_a_unix_socket_and_takes_it_away_again(tmp_path: Pat
 async def test_the_text_form_says_where_it_listens_and_that_it_is_ready(tmp_path: Path) -> None:
     (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\n')
     process = await asyncio.create_subprocess_exec(
-        *(*PROGRAM, "daemon"), cwd=tmp_path, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", PROGRAM, "daemon"), cwd=tmp_path, stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr is not None
     lines = []
