@@ -1,11 +1,14 @@
 """Every way in which an upstream breaks, where in the exchange it may, beside a healthy one or not.
 
-Two daemons live as long as the module: the faulty upstream is the first choice of both, and only
-one of them has another. Each case has a path of its own, so that no case knows of the others.
+Three daemons live as long as the module: the faulty upstream is the first choice of all. One has
+nothing else, one falls back to a healthy one, and one asks both together. Each case has a path of
+its own, so that no case knows of the others.
 """
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import aiohttp
@@ -50,6 +53,12 @@ CASES = [
     for place in PLACES
     if place != "at the nar's end" or kind in ("close", "corrupt", "truncate")
 ]
+# Of a class that is asked together it is enough to see some of each sort.
+RACES: list[tuple[Kind, Place]] = [
+    (kind, place)
+    for kind in ("refused", "reset", "stall", "truncate", "503", "404", "html")
+    for place in ("narinfo", "late in the nar")
+]
 
 
 class Scene:
@@ -64,10 +73,12 @@ class Scene:
                 size=PLACES[place][0],
             )
             for kind, place in CASES
-            for beside in ("a-healthy-one", "nobody")
+            for beside in ("a-healthy-one", "a-rival", "nobody")
         }
         self.files = files_of(self.paths.values())
+        self.nars = {path.narinfo_target: path.nar_target for path in self.paths.values()}
         self.beside_a_healthy_one: Daemon
+        self.beside_a_rival: Daemon
         self.alone: Daemon
         self.proxy: FaultProxy
 
@@ -76,6 +87,14 @@ class Scene:
             return Reply(status=404)
         etag = f'"{len(seen.path)}-{seen.path[1:33]}"'
         return Reply(body=self.files[seen.path], headers={"ETag": etag}, ranges=True)
+
+    def serve_as_rival(self, seen: Seen) -> Reply:
+        """As healthy as can be, and yet it loses each race to one whose NAR is going to break."""
+        reply = self.serve(seen)
+        nar = self.nars.get(seen.path)
+        if nar in self.proxy.armed and nar not in dict(self.proxy.hits):
+            return replace(reply, before=asyncio.Event())
+        return reply
 
     def strike(self, path: MadePath, kind: Kind, place: Place) -> str:
         """Arms the fault, and returns the target that it is armed for."""
@@ -91,8 +110,13 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     scene = Scene(upstreams)
     settings: dict[str, Value] = {"verify_ahead": VERIFY_AHEAD, "lookup_timeout": "6s"}
-    async with UpstreamServer() as server, FaultProxy(server.port) as proxy:
+    async with (
+        UpstreamServer() as server,
+        UpstreamServer() as rival,
+        FaultProxy(server.port) as proxy,
+    ):
         server.otherwise(scene.serve)
+        rival.otherwise(scene.serve_as_rival)
         scene.proxy = proxy
         faulty = substituter(
             proxy.url,
@@ -105,12 +129,14 @@ async def scene(
             stall_timeout="800ms",
         )
         healthy = substituter(server.url, scene.key, name="healthy", priority=20)
+        equal = substituter(rival.url, scene.key, name="rival", priority=10, timeout="5s")
         folder = tmp_path_factory.mktemp("faults")
         async with (
             Daemon(folder / "both", [faulty, healthy], daemon=settings) as both,
+            Daemon(folder / "race", [faulty, equal], daemon=settings) as race,
             Daemon(folder / "alone", [faulty], daemon=settings) as alone,
         ):
-            scene.beside_a_healthy_one, scene.alone = both, alone
+            scene.beside_a_healthy_one, scene.beside_a_rival, scene.alone = both, race, alone
             yield scene
 
 
@@ -133,6 +159,20 @@ async def test_beside_a_healthy_member_the_path_is_installed(
         run = await client.realise(url, path.store_path, check=False)
     assert run.code == 0, run.output
     assert client.path(path.store_path).read_bytes() in path.nar
+    await client.verify()
+
+
+@pytest.mark.parametrize(("kind", "place"), RACES)
+async def test_in_a_race_with_a_healthy_member_the_path_is_installed(
+    kind: Kind, place: Place, scene: Scene, client: NixClient
+) -> None:
+    path = scene.paths[kind, place, "a-rival"]
+    target = scene.strike(path, kind, place)
+    try:
+        await client.realise(scene.beside_a_rival.url, path.store_path)
+    finally:
+        await scene.proxy.disarm()
+    assert (target, kind) in scene.proxy.hits
     await client.verify()
 
 

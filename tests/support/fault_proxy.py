@@ -85,6 +85,11 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def armed(self) -> frozenset[str]:
+        """The targets that a fault waits for."""
+        return frozenset(self._faults)
+
     def arm(self, target: str, fault: Fault) -> None:
         self._faults[target] = fault
 
