@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from tests.pathinfo.nix.test_substituter import (
     turns,
 )
 from tests.pathinfo.samples import nar_of
+from tvixstore.blob import BlobWriter, MemoryBlobService
 from tvixstore.errors import StorageFull
 from tvixstore.pathinfo.nix import fill
 from tvixstore.pathinfo.nix.fill import Fill
+from tvixstore.tree import Content
 
 HUGE = nar_of(os.urandom(12 * MIB))
 
@@ -160,3 +162,46 @@ async def test_a_download_finished_for_nobody_is_stopped_when_it_can_only_pass(
         async with asyncio.timeout(5):
             await settled(house)
         assert house.outcomes() == {"cancelled": 1}
+
+
+class SlowBlobs(MemoryBlobService):
+    """Takes large blobs only when `gate` is open; `waiting` are those that came before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.waiting: asyncio.Queue[None] = asyncio.Queue()
+
+    async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
+        if not self.gate.is_set():
+            self.waiting.put_nowait(None)
+        await self.gate.wait()
+        return await super().open_write(boundaries)
+
+
+async def test_large_nars_wait_for_a_slow_store_in_their_files(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill, "LARGE", MIB)
+    blobs = SlowBlobs()
+    house.content = Content(blobs, house.content.directories)
+    upstream = FakeUpstream()
+    service = house.service(upstream)
+    for number in range(fill.LARGE_INGESTS + 2):
+        nar = nar_of(os.urandom(2 * MIB))
+        info = narinfo(nar, name=f"nar-{number}")
+        upstream.add(info, Attempt(body=nar))
+        description = await service.describe(info.store_path.hash)
+        assert description is not None
+        stream = await service.open_nar(description, into=house.near)
+        assert stream is not None
+        assert await stream.read_all() == nar
+    for _ in range(fill.LARGE_INGESTS):
+        await blobs.waiting.get()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await blobs.waiting.get()
+    blobs.gate.set()
+    await settled(house)
+    assert house.outcomes() == {"done": fill.LARGE_INGESTS + 2}
+    assert len(house.near.infos) == fill.LARGE_INGESTS + 2

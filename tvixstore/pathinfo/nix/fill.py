@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 # Nobody listens any more: finish if no more than this is missing, otherwise wait a little and stop.
 FINISH_BELOW = 64 << 20
 LINGER = 10.0
+# To ingest a NAR larger than this takes some 15 MiB of memory, however large it is: so many do it
+# at a time. The others wait in their files.
+LARGE = 4 << 20
+LARGE_INGESTS = 4
 
 # NAR hash, NAR size, and the path that a proof is about.
 Key: TypeAlias = tuple[bytes, int, str]
@@ -197,7 +202,7 @@ class Fill:
         if self.spool.passing:
             return "passed"
         try:
-            async with self.spool.open_reader() as reader:
+            async with self._table.turn_to_ingest(self.job), self.spool.open_reader() as reader:
                 self.node = await nar.ingest(
                     self.job.content,
                     reader,
@@ -255,6 +260,7 @@ class Fills:
     max_downloads: int = 32
     verify_ahead: int = 1 << 20
     downloads: asyncio.Semaphore = field(init=False)
+    _large_ingests: asyncio.Semaphore = field(init=False)
     _running: dict[Key, Fill] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _unwritable: Outage = field(
@@ -263,6 +269,7 @@ class Fills:
 
     def __post_init__(self) -> None:
         self.downloads = asyncio.Semaphore(self.max_downloads)
+        self._large_ingests = asyncio.Semaphore(LARGE_INGESTS)
 
     def running(self, job: Job) -> Fill | None:
         """The fill of the same NAR that is under way, if it can still succeed."""
@@ -286,6 +293,10 @@ class Fills:
     def admits(self, job: Job) -> bool:
         """Whether what the job brings could be kept now."""
         return self.admission is None or self.admission.admits(job.source.nar_size)
+
+    def turn_to_ingest(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Held while the job's NAR is ingested. A disk may be slower than the upstreams."""
+        return self._large_ingests if job.source.nar_size > LARGE else nullcontext()
 
     def forget(self, fill: Fill) -> None:
         """Takes a fill that is over out of the table."""
