@@ -12,6 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
+# What the names of all pools' threads begin with.
+THREAD_PREFIX = "tvixstore-"
+
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
@@ -20,7 +23,7 @@ class Pool:
     """`threads` threads, and at most `queue` calls that wait for one; others wait in the loop."""
 
     def __init__(self, name: str, threads: int, queue: int = 64) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"tvixstore-{name}")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"{THREAD_PREFIX}{name}")
         self._slots = asyncio.Semaphore(threads + queue)
 
     async def run(

@@ -68,9 +68,9 @@ def tvix_store(
 def daemon(compose: ComposeOption = None) -> None:
     """Run the store, until SIGTERM or SIGINT."""
     config = load(find(compose))
-    from tvixstore.cli.daemon import run
+    from tvixstore.cli.daemon import leave, run
 
-    raise typer.Exit(run(config))
+    leave(run(config))
 
 
 @compose.command()

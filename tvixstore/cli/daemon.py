@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
 
@@ -16,6 +21,7 @@ from tvixstore.compose.show import tree
 from tvixstore.http import HttpFront, HttpServer, serve
 from tvixstore.kv.state import VERSION
 from tvixstore.log import Logger, configure
+from tvixstore.pools import THREAD_PREFIX
 
 log = Logger("tvixstore.daemon")
 
@@ -32,6 +38,19 @@ def run(config: Config) -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Daemon(config).run())
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process, even if a name server or a dead mount still holds one of its threads.
+
+    By now the state is closed, and nothing that such a thread could bring is wanted. Python would
+    wait for it; whoever stops the daemon would wait as well, and kill it in the end.
+    """
+    if any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -58,7 +58,7 @@ class FakeBody(Body):
         self.closed = True
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeUpstream(Upstream):
     """Narinfos by path hash, NARs by URL; a NAR's last attempt stays."""
 

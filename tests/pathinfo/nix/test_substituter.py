@@ -449,6 +449,39 @@ async def test_an_upstream_that_keeps_breaking_is_given_up(house: House) -> None
     assert house.outcomes() == {"failed": 1}
 
 
+async def test_who_waits_for_a_slow_upstream_takes_nobody_elses_place(house: House) -> None:
+    house.fills = Fills(house.directory, house.pools, house.metrics, max_downloads=2)
+    gate = asyncio.Event()
+    slow, other = FakeUpstream(name="slow"), FakeUpstream(name="other")
+    slow.max_downloads = 1
+    infos = [narinfo(nar_of(name.encode()), name=name) for name in ("a", "b", "c", "d")]
+    for info in infos[:3]:
+        body = nar_of(info.store_path.name.encode())
+        slow.add(info, Attempt(body=body, gate=gate, gate_at=10))
+    other.add(infos[3], Attempt(body=nar_of(b"d")))
+    slowly = house.service(slow)
+    waiting = [asyncio.create_task(slowly.get(info.store_path.hash)) for info in infos[:3]]
+    await turns()
+    assert len(slow.opened) == 1
+    assert await house.service(other).get(infos[3].store_path.hash) is not None
+    gate.set()
+    assert None not in await asyncio.gather(*waiting)
+
+
+async def test_a_trusting_member_keeps_the_signatures_that_the_caller_knows(house: House) -> None:
+    signed, unsigned = narinfo(SMALL), narinfo(SMALL, signer=None)
+    trusted, trusting = FakeUpstream(name="trusted"), FakeUpstream(name="trusting")
+    trusted.add(signed, Unavailable("down"))
+    trusting.add(unsigned, Attempt(body=SMALL))
+    description = await house.service(trusted).describe(signed.store_path.hash)
+    assert description is not None
+    stream = await house.service(trusting, keys=None).open_nar(description, into=house.near)
+    assert stream is not None
+    assert await stream.read_all() == SMALL
+    await settled(house)
+    assert house.near.infos[signed.store_path.hash].signatures == signed.signatures
+
+
 # Lies.
 
 FLIPPED = SMALL[:5000] + bytes([SMALL[5000] ^ 1]) + SMALL[5001:]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 from tvixstore import nar
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
@@ -23,13 +24,14 @@ from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tvixstore.castore import Node
     from tvixstore.metrics import Metrics
     from tvixstore.nix import StorePath
     from tvixstore.pathinfo.nix.trust import Proof
+    from tvixstore.pathinfo.nix.upstream import Upstream
     from tvixstore.pathinfo.service import PathInfoService
     from tvixstore.pools import Pools
     from tvixstore.tree import Content
@@ -185,7 +187,7 @@ class Fill:
         return f"{self.job.source.upstream.name}: NAR of {self.job.source.store_path}"
 
     async def _fetch(self) -> None:
-        async with self._table.downloads:
+        async with self._table.turn_to_download(self.job):
             await self._download.run()
         self._downloading = False
         self.check_idle()
@@ -259,7 +261,10 @@ class Fills:
     admission: Admission | None = None
     max_downloads: int = 32
     verify_ahead: int = 1 << 20
-    downloads: asyncio.Semaphore = field(init=False)
+    _downloads: asyncio.Semaphore = field(init=False)
+    _turns: WeakKeyDictionary[Upstream, asyncio.Semaphore] = field(
+        default_factory=WeakKeyDictionary
+    )
     _large_ingests: asyncio.Semaphore = field(init=False)
     _running: dict[Key, Fill] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -268,7 +273,7 @@ class Fills:
     )
 
     def __post_init__(self) -> None:
-        self.downloads = asyncio.Semaphore(self.max_downloads)
+        self._downloads = asyncio.Semaphore(self.max_downloads)
         self._large_ingests = asyncio.Semaphore(LARGE_INGESTS)
 
     def running(self, job: Job) -> Fill | None:
@@ -297,6 +302,21 @@ class Fills:
     def turn_to_ingest(self, job: Job) -> AbstractAsyncContextManager[None]:
         """Held while the job's NAR is ingested. A disk may be slower than the upstreams."""
         return self._large_ingests if job.source.nar_size > LARGE else nullcontext()
+
+    @asynccontextmanager
+    async def turn_to_download(self, job: Job) -> AsyncIterator[None]:
+        """Waits for a place among the downloads from that upstream, then among all downloads.
+
+        In this order, so that those who wait for a slow upstream take nobody else's place.
+        """
+        upstream = job.source.upstream
+        if upstream.max_downloads is None:
+            async with self._downloads:
+                yield
+            return
+        turns = self._turns.setdefault(upstream, asyncio.Semaphore(upstream.max_downloads))
+        async with turns, self._downloads:
+            yield
 
     def forget(self, fill: Fill) -> None:
         """Takes a fill that is over out of the table."""

@@ -47,7 +47,8 @@ class HttpUpstream(Upstream):
         # Downloads last, so they may not have all connections: lookups would wait for them.
         connections = settings.max_connections
         self._connections = asyncio.Semaphore(connections)
-        self._downloads = asyncio.Semaphore(max(1, connections - max(1, connections // 4)))
+        self.max_downloads = max(1, connections - max(1, connections // 4))
+        self._downloads = asyncio.Semaphore(self.max_downloads)
 
     def __repr__(self) -> str:
         return f"{self.name} {self._home}"

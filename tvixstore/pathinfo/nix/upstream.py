@@ -45,6 +45,8 @@ class Upstream(ABC):
     """A binary cache. Its owner closes it."""
 
     name: str
+    # How many NARs it delivers at a time; `open_nar` lets more wait. `None`: as many as are wanted.
+    max_downloads: int | None = None
 
     @abstractmethod
     async def narinfo(self, path_hash: bytes) -> str | None:
