@@ -91,6 +91,9 @@ class Scene:
     def serve_as_rival(self, seen: Seen) -> Reply:
         """As healthy as can be, and yet it loses each race to one whose NAR is going to break."""
         reply = self.serve(seen)
+        if seen.path in self.proxy.armed:
+            # A race is over with its first winner: the other one has to have been hit by then.
+            return replace(reply, before=self.proxy.struck(seen.path))
         nar = self.nars.get(seen.path)
         if nar in self.proxy.armed and nar not in dict(self.proxy.hits):
             return replace(reply, before=asyncio.Event())

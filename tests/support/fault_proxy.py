@@ -64,6 +64,7 @@ class FaultProxy:
         # Each target asked for, and each fault that struck, in order.
         self.log: list[str] = []
         self.hits: list[tuple[str, Kind]] = []
+        self._struck: dict[str, asyncio.Event] = {}
         self._target_port = target_port
         self._faults: dict[str, Fault] = {}
         self._server: asyncio.Server | None = None
@@ -92,6 +93,10 @@ class FaultProxy:
 
     def arm(self, target: str, fault: Fault) -> None:
         self._faults[target] = fault
+
+    def struck(self, target: str) -> asyncio.Event:
+        """Set once a fault has hit `target`."""
+        return self._struck.setdefault(target, asyncio.Event())
 
     async def disarm(self) -> None:
         """No more faults, and connections are taken again."""
@@ -149,6 +154,7 @@ class FaultProxy:
 
     def _hit(self, target: str, fault: Fault) -> None:
         self.hits.append((target, fault.kind))
+        self.struck(target).set()
 
     async def _instead(
         self, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
