@@ -6,7 +6,9 @@ Label children are bound once and kept: a call then costs well under a microseco
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from tvixstore.tallies import Count, Counts, Spread, Spreads
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -18,8 +20,8 @@ class NodeMeter:
         self._calls = metrics.node_calls
         self._seconds = metrics.node_seconds
         self._labels = (service, node)
-        self._bound_calls: dict[tuple[str, str], Counter] = {}
-        self._bound_seconds: dict[str, Histogram] = {}
+        self._bound_calls: dict[tuple[str, str], Count] = {}
+        self._bound_seconds: dict[str, Spread] = {}
         self.bytes = metrics.node_bytes.labels(service, node)
 
     def observe(self, call: str, outcome: str, seconds: float) -> None:
@@ -40,40 +42,40 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        self.requests = Counter(
+        self.requests = Counts(
             "tvixstore_requests",
             "Requests answered at a front door",
             ["front", "route", "status", "answer"],
-            registry=registry,
+            registry,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = Spreads(
             "tvixstore_request_seconds",
             "Seconds from a request's arrival to its last byte",
             ["front", "route"],
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
+            registry,
         )
-        self.response_bytes = Counter(
-            "tvixstore_response_bytes", "Body bytes sent", ["front"], registry=registry
+        self.response_bytes = Counts(
+            "tvixstore_response_bytes", "Body bytes sent", ["front"], registry
         )
-        self.node_calls = Counter(
+        self.node_calls = Counts(
             "tvixstore_node_calls",
             "Calls of a node; outcome: present, absent, unknown, rejected, cancelled",
             ["service", "node", "call", "outcome"],
-            registry=registry,
+            registry,
         )
-        self.node_seconds = Histogram(
+        self.node_seconds = Spreads(
             "tvixstore_node_seconds",
             "Seconds until a node answered",
             ["service", "node", "call"],
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
+            registry,
         )
-        self.node_bytes = Counter(
+        self.node_bytes = Counts(
             "tvixstore_node_bytes",
             "Bytes that a node delivered",
             ["service", "node"],
-            registry=registry,
+            registry,
         )
         self.upstream_up = Gauge(
             "tvixstore_upstream_up",

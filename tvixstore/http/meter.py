@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tvixstore.metrics import Metrics
-
-if TYPE_CHECKING:
-    from prometheus_client import Counter, Histogram
+from tvixstore.tallies import Count, Spread
 
 _FRONT = "http"
 
@@ -19,8 +15,8 @@ class Meter:
         self._requests = metrics.requests
         self._seconds = metrics.request_seconds
         self._bytes = metrics.response_bytes.labels(_FRONT)
-        self._bound_requests: dict[tuple[str, int, str], Counter] = {}
-        self._bound_seconds: dict[str, Histogram] = {}
+        self._bound_requests: dict[tuple[str, int, str], Count] = {}
+        self._bound_seconds: dict[str, Spread] = {}
 
     def observe(self, route: str, status: int, outcome: str, seconds: float, sent: int) -> None:
         """One finished request; `sent` counts the bytes of its body."""
