@@ -1,7 +1,9 @@
 """Threads for what would block the loop: one bounded pool a kind of work.
 
 DNS, files and CPU work (decompression, hashing of large data) have a pool each, so that six stuck
-DNS lookups cannot stop the disk. The fourth thread, LMDB's writer, belongs to its engine.
+DNS lookups cannot stop the disk. CPU work that no client waits for, cutting and compressing what is
+to be stored, has another: a NAR that arrives would otherwise queue behind those that have arrived.
+The fourth thread, LMDB's writer, belongs to its engine.
 """
 
 from __future__ import annotations
@@ -77,11 +79,15 @@ class Pools:
 
     def __init__(self, *, files: int = 8, cpu: int | None = None, dns: int = 4) -> None:
         self.files = Pool("files", files)
-        self.cpu = Pool("cpu", cpu or os.cpu_count() or 2)
+        cores = os.cpu_count() or 2
+        self.cpu = Pool("cpu", cpu or cores)
+        # What is being stored leaves the other half of the processors to those who wait.
+        self.background = Pool("background", max(1, cores // 2))
         self.dns = Pool("dns", dns)
 
     def close(self) -> None:
         self.files.close()
         self.cpu.close()
+        self.background.close()
         # A lookup can hang for minutes in the resolver; it holds nothing that must be put back.
         self.dns.close(wait=False)

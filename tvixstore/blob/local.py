@@ -146,7 +146,7 @@ class LocalBlobService(BlobService):
         if sum(map(len, blobs)) <= IN_LOOP_BYTES:
             chunks = self._encode(blobs)
         else:
-            chunks = await self._pools.cpu.run(self._encode, blobs)
+            chunks = await self._pools.background.run(self._encode, blobs)
         staging = self._staging()
         try:
             await staging.add(chunk for chunk in chunks if chunk.size)

@@ -107,7 +107,7 @@ class LocalBlobWriter(BlobWriter):
             self._storing = None
 
     async def _cut_then_store(self, parts: list[bytes | memoryview]) -> None:
-        chunks = await self._pools.cpu.run(self._cut, parts, False)
+        chunks = await self._pools.background.run(self._cut, parts, False)
         await self._all_stored()
         self._storing = asyncio.create_task(self._staging.add(chunks))
 
@@ -115,7 +115,7 @@ class LocalBlobWriter(BlobWriter):
         parts, self._parts = self._parts, []
         if not self._entries and self._waiting <= IN_LOOP_BYTES:
             return self._cut(parts, True)
-        return await self._pools.cpu.run(self._cut, parts, True)
+        return await self._pools.background.run(self._cut, parts, True)
 
     def _cut(self, parts: list[bytes | memoryview], last: bool) -> list[StoredForm]:
         chunks = self._cutter.feed(parts, last=last)
