@@ -7,6 +7,8 @@ written two digits at a time.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tvixstore.errors import InvalidData
 
 ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz"
@@ -26,6 +28,8 @@ def digits_for(length: int) -> int:
     return (length * 8 + 4) // 5
 
 
+# A path's hash is written out for its URL, its narinfo, its fingerprint, its log lines.
+@lru_cache(maxsize=1 << 13)
 def encode(data: bytes) -> str:
     number = int.from_bytes(data, "little")
     count = digits_for(len(data))

@@ -1,9 +1,10 @@
 """Downloads one NAR into a spool: decompresses, hashes, resumes, and judges it at the end.
 
 What arrives is handed to the CPU pool, where one hop decompresses a slice of it, hashes that and
-writes it to the spool's file. A connection that breaks is taken up again: at the compressed offset
-if the upstream can (same URL, same validator), otherwise from the start, skipping what the spool
-has. The hash runs over what was spooled, so an upstream that changed its mind is found out.
+writes it to the spool's file; only the shortest NARs are not worth the hop. A connection that
+breaks is taken up again: at the compressed offset if the upstream can (same URL, same validator),
+otherwise from the start, skipping what the spool has. The hash runs over what was spooled, so an
+upstream that changed its mind is found out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # How much one hop to the CPU pool puts out, at least, before readers hear of it.
 SLICE = 1 << 20
+# A NAR no longer than this is undone in the loop: the way to a thread and back takes as long.
+IN_LOOP_BYTES = 32 << 10
 # Of a NAR that is streamed before it is verified, so much at its end waits for the verdict.
 HELD_BACK = 64 << 10
 # No compression makes more of a NAR than this: beyond it is padding, which may be endless.
@@ -121,7 +124,7 @@ class Download:
                     self._compressed += len(data)
                     if self._compressed > MOST_COMPRESSED * self.source.nar_size + MOST_OVERHEAD:
                         raise self._wrong("is compressed to far more bytes than it has")
-                    await self._take(self._need_decoder().feed(data))
+                    await self._take(self._need_decoder().feed(data), len(data))
             except Unavailable as error:
                 raise _Broken(error, self._resume_point(body)) from error
         try:
@@ -146,11 +149,16 @@ class Download:
             return None
         return Resume(self._compressed, body.validator)
 
-    async def _take(self, decoded: Iterator[bytes]) -> None:
+    async def _take(self, decoded: Iterator[bytes], size: int) -> None:
         decoded = self._undamaged(decoded)
+        # A liar's few bytes can become one piece that is longer, but then they are quickly undone.
+        here = size <= IN_LOOP_BYTES and self.source.nar_size <= IN_LOOP_BYTES
         more = True
         while more:
-            pieces, more, full = await self.pools.cpu.run(self._slice, decoded)
+            if here:
+                pieces, more, full = self._slice(decoded)
+            else:
+                pieces, more, full = await self.pools.cpu.run(self._slice, decoded)
             if full is not None:
                 self.spool.pass_through()
                 self.on_spool_failure(full)
