@@ -3,7 +3,7 @@
 DNS, files and CPU work (decompression, hashing of large data) have a pool each, so that six stuck
 DNS lookups cannot stop the disk. CPU work that no client waits for, cutting and compressing what is
 to be stored, has another: a NAR that arrives would otherwise queue behind those that have arrived.
-The fourth thread, LMDB's writer, belongs to its engine.
+The thread that writes to LMDB belongs to its engine.
 """
 
 from __future__ import annotations
