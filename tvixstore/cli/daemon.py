@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,7 @@ def run(config: Config) -> int:
     Raises `ConfigError`, one line, where it cannot start.
     """
     configure(config.daemon.log_level, config.daemon.log_format)
+    _relax_collector()
     # When a counter was first counted is of no use to anybody, and doubles `/metrics`.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -51,6 +53,17 @@ def leave(code: int) -> NoReturn:
         sys.stdout.flush()
         os._exit(code)
     raise SystemExit(code)
+
+
+def _relax_collector() -> None:
+    """Leaves the cycle collector less to do: it took a sixth of the time of a cold path.
+
+    What is loaded by now stays for good, and little of what requests make is cyclic: references
+    free almost all of it. So the collector looks at less, and less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

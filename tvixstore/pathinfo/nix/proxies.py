@@ -27,6 +27,11 @@ class Proxy:
     authorization: str | None = field(default=None, repr=False)
 
 
+def _environment() -> Mapping[str, str]:
+    # A copy: `os.environ` encodes and decodes at each look, and every request takes six.
+    return dict(os.environ)
+
+
 @dataclass(frozen=True, slots=True)
 class Proxies:
     """`configured` is for every request: `None` asks the environment, an empty one goes direct."""
@@ -34,7 +39,7 @@ class Proxies:
     # Of the upstream, for errors.
     name: str
     configured: str | None = field(default=None, repr=False)
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    environment: Mapping[str, str] = field(default_factory=_environment, repr=False)
 
     def choose(self, url: Url) -> Proxy | None:
         """The proxy for `url`, if any. Raises `Unavailable` for one that cannot be used."""
