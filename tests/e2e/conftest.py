@@ -10,6 +10,7 @@ import pytest
 from tests.support import nix_client
 from tests.support.caches import Workshop
 from tests.support.nix_client import NixClient
+from tests.support.parts import missing
 
 EXPRESSION = Path(__file__).with_name("closure.nix")
 
@@ -42,7 +43,7 @@ class Upstreams:
 @pytest.fixture(scope="session")
 def upstreams(tmp_path_factory: pytest.TempPathFactory) -> Upstreams:
     if not nix_client.is_installed():
-        pytest.skip("nix-bin is not installed")
+        missing("nix-bin is not installed")
     return Upstreams(Workshop(tmp_path_factory.mktemp("workshop")))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.parts import missing
 from tvixstore.errors import ConfigError
 from tvixstore.kv import StateDirectory
 
@@ -121,7 +122,7 @@ def test_a_directory_that_cannot_be_written_is_one_clear_line(tmp_path: Path) ->
         ["mount", "--bind", path, path], capture_output=True, check=False
     ).returncode
     if mounted != 0:
-        pytest.skip("cannot mount here")
+        missing("cannot mount here")
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
         assert "Read-only file system" in complaint(path)

@@ -24,6 +24,7 @@ from tests.nar.trees import (
     utf8_trees,
     write_out,
 )
+from tests.support.parts import missing
 from tvixstore.nar import ingest, listing, render
 
 pytestmark = pytest.mark.nix
@@ -89,7 +90,7 @@ class Nix:
 @pytest.fixture(scope="module")
 def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
     if shutil.which("nix-store") is None:
-        pytest.skip("nix-bin is not installed")
+        missing("nix-bin is not installed")
     return Nix(tmp_path_factory.mktemp("nix"))
 
 

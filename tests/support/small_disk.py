@@ -7,7 +7,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
+from tests.support.parts import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +23,9 @@ def small_disk(parent: Path, megabytes: int) -> Iterator[Path]:
     try:
         mounted = subprocess.run(mount, capture_output=True, check=False)
     except FileNotFoundError:
-        pytest.skip("there is no `mount` here")
+        missing("there is no `mount` here")
     if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
+        missing(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
     try:
         yield path
     finally:

@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.pathinfo.nix.fake_upstream import Attempt, FakeUpstream, drain
-from tests.pathinfo.nix.test_substituter import (
+from tests.pathinfo.nix.house import (
     KIB,
     LARGE,
     MIB,
     House,
+    described,
     house_in,
     narinfo,
+    opened_nar,
     settled,
     turns,
 )
@@ -60,10 +62,8 @@ async def test_a_getter_does_not_wait_for_a_reader_who_paces_a_download(tmp_path
         upstream = FakeUpstream()
         upstream.add(info, Attempt(body=HUGE))
         service = house.service(upstream)
-        description = await service.describe(info.store_path.hash)
-        assert description is not None
-        stream = await service.open_nar(description)
-        assert stream is not None
+        description = await described(service, info)
+        stream = await opened_nar(service, description)
         async with stream:
             await drain(stream, 1)
             async with asyncio.timeout(5):
@@ -83,8 +83,7 @@ async def test_nobody_joins_a_download_that_is_being_stopped(
     stalled = Attempt(body=LARGE, gate=asyncio.Event(), gate_at=64 * KIB)
     upstream.add(info, stalled, Attempt(body=LARGE))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
+    description = await described(service, info)
     first = await service.open_nar(description)
     assert first is not None
     await first.aclose()
@@ -106,8 +105,7 @@ async def test_two_paths_with_one_nar_are_both_kept(house: House) -> None:
     service = house.service(upstream)
     streams = []
     for info in infos:
-        description = await service.describe(info.store_path.hash)
-        assert description is not None
+        description = await described(service, info)
         streams.append(await service.open_nar(description, into=house.near))
     gate.set()
     for stream in streams:
@@ -132,8 +130,7 @@ async def test_whoever_lies_about_the_size_breaks_nobody_elses_download(house: H
     assert promised is not None and description is not None
     broken = await deceived.open_nar(promised)
     assert broken is not None
-    stream = await service.open_nar(description)
-    assert stream is not None
+    stream = await opened_nar(service, description)
     gate.set()
     async with broken:
         assert await stream.read_all() == LARGE
@@ -150,10 +147,8 @@ async def test_a_download_finished_for_nobody_is_stopped_when_it_can_only_pass(
         upstream = FakeUpstream()
         upstream.add(info, Attempt(body=HUGE, gate=gate, gate_at=64 * KIB))
         service = house.service(upstream)
-        description = await service.describe(info.store_path.hash)
-        assert description is not None
-        stream = await service.open_nar(description)
-        assert stream is not None
+        description = await described(service, info)
+        stream = await opened_nar(service, description)
         await stream.aclose()
         running = the_fill(house)
         await turns()
@@ -191,10 +186,8 @@ async def test_large_nars_wait_for_a_slow_store_in_their_files(
         nar = nar_of(os.urandom(2 * MIB))
         info = narinfo(nar, name=f"nar-{number}")
         upstream.add(info, Attempt(body=nar))
-        description = await service.describe(info.store_path.hash)
-        assert description is not None
-        stream = await service.open_nar(description, into=house.near)
-        assert stream is not None
+        description = await described(service, info)
+        stream = await opened_nar(service, description, into=house.near)
         assert await stream.read_all() == nar
     for _ in range(fill.LARGE_INGESTS):
         await blobs.waiting.get()

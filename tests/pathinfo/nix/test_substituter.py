@@ -7,145 +7,42 @@ import hashlib
 import lzma
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.pathinfo.nix.fake_upstream import Attempt, FakeUpstream, drain
-from tests.pathinfo.samples import KEYS, STRANGER, TRUSTED, nar_of, store_path
+from tests.pathinfo.nix.house import (
+    KIB,
+    LARGE,
+    MIB,
+    SMALL,
+    House,
+    described,
+    house_in,
+    narinfo,
+    opened_nar,
+    settled,
+    turns,
+)
+from tests.pathinfo.samples import STRANGER, nar_of, store_path
 from tvixstore.blob import MemoryBlobService
-from tvixstore.castore import EMPTY_DIGEST
-from tvixstore.directory import MemoryDirectoryService
 from tvixstore.errors import CorruptData, StorageFull, StoreError, Unavailable
-from tvixstore.kv import MemoryKeyValue
-from tvixstore.metrics import Metrics
-from tvixstore.nix import ContentAddress, KeyRing, NarInfo, NixHash, SecretKey, fingerprint
+from tvixstore.nix import ContentAddress, NarInfo, NixHash
 from tvixstore.pathinfo import (
     BreakerPathInfoService,
-    MemoryPathInfoService,
-    RememberedAnswers,
 )
 from tvixstore.pathinfo.nix import fill, substituter
 from tvixstore.pathinfo.nix.fill import Fills
-from tvixstore.pathinfo.nix.substituter import NixPathInfoService
 from tvixstore.policy.breaker import Breaker
-from tvixstore.pools import Pools
 from tvixstore.tree import Content
-
-KIB, MIB = 1 << 10, 1 << 20
-SMALL = nar_of({b"a": b"hello", b"link": (b"a",), b"d": {b"x": os.urandom(100 * KIB)}})
-LARGE = nar_of({b"big": os.urandom(3 * MIB), b"small": b"text"})
-
-
-def narinfo(
-    nar: bytes,
-    *,
-    name: str = "thing",
-    signer: SecretKey | None = TRUSTED,
-    compression: str = "none",
-) -> NarInfo:
-    info = NarInfo(
-        store_path=store_path(name),
-        url=f"nar/{name}.nar",
-        compression=compression,
-        nar_sha256=hashlib.sha256(nar).digest(),
-        nar_size=len(nar),
-    )
-    if signer is None:
-        return info
-    message = fingerprint(info.store_path, info.nar_sha256, info.nar_size, ())
-    return replace(info, signatures=(signer.sign(message),))
-
-
-class Admission:
-    def __init__(self) -> None:
-        self.open = True
-        self.failures: list[str] = []
-
-    def admits(self, size: int) -> bool:
-        return self.open
-
-    def failed(self, size: int, reason: str) -> None:
-        self.failures.append(reason)
-
-
-@dataclass
-class House:
-    """One composition's worth of what substituters share."""
-
-    directory: Path
-    pools: Pools
-    fills: Fills
-    content: Content
-    near: MemoryPathInfoService
-    remembered: RememberedAnswers
-    admission: Admission
-    metrics: Metrics
-
-    def service(
-        self, upstream: FakeUpstream, keys: KeyRing | None = KEYS, retries: int = 2
-    ) -> NixPathInfoService:
-        return NixPathInfoService(
-            upstream=upstream,
-            content=self.content,
-            fills=self.fills,
-            remembered=self.remembered,
-            key=upstream.name.encode(),
-            keys=keys,
-            retries=retries,
-        )
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was kept: no blob, no Directory, no path info, no spooled byte."""
-        blobs, directories = self.content.blobs, self.content.directories
-        assert isinstance(blobs, MemoryBlobService)
-        assert isinstance(directories, MemoryDirectoryService)
-        kept = (set(blobs.blobs) - {EMPTY_DIGEST}, directories.directories, self.near.infos)
-        return not any(kept) and os.listdir(self.directory) == []
-
-    def outcomes(self) -> dict[str, float]:
-        return {
-            sample.labels["outcome"]: sample.value
-            for metric in self.metrics.fills.collect()
-            for sample in metric.samples
-            if sample.name.endswith("_total")
-        }
-
-
-@asynccontextmanager
-async def house_in(directory: Path, *, verify_ahead: int = MIB) -> AsyncIterator[House]:
-    pools, metrics, admission = Pools(), Metrics(), Admission()
-    content = Content(MemoryBlobService(), MemoryDirectoryService())
-    fills = Fills(directory, pools, metrics, admission, verify_ahead=verify_ahead)
-    remembered = RememberedAnswers(MemoryKeyValue())
-    near = MemoryPathInfoService(content)
-    try:
-        yield House(directory, pools, fills, content, near, remembered, admission, metrics)
-    finally:
-        await fills.aclose()
-        await remembered.aclose()
-        pools.close()
 
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with house_in(tmp_path) as house:
         yield house
-
-
-async def settled(house: House) -> None:
-    """Waits until no fill is under way."""
-    while house.fills._tasks:
-        await asyncio.wait(set(house.fills._tasks))
-
-
-async def turns() -> None:
-    """Lets everybody else go on until they wait for something."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 # Describing.
@@ -313,10 +210,8 @@ async def test_a_nar_streams_through_and_is_kept(
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=lzma.compress(nar) if compression == "xz" else nar))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
-    stream = await service.open_nar(description, into=house.near)
-    assert stream is not None
+    description = await described(service, info)
+    stream = await opened_nar(service, description, into=house.near)
     assert await stream.read_all() == nar
     await settled(house)
     kept = await house.near.describe(info.store_path.hash)
@@ -334,11 +229,9 @@ async def test_a_part_of_a_cold_nar(house: House, offset: float, length: int | N
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=LARGE))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
+    description = await described(service, info)
     start = int(offset)
-    stream = await service.open_nar(description, start, length)
-    assert stream is not None
+    stream = await opened_nar(service, description, start, length)
     end = len(LARGE) if length is None else start + length
     assert await stream.read_all() == LARGE[start:end]
     await settled(house)
@@ -349,12 +242,10 @@ async def test_many_readers_and_a_getter_download_once(house: House) -> None:
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=LARGE))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
+    description = await described(service, info)
 
     async def read() -> bytes:
-        stream = await service.open_nar(description, into=house.near)
-        assert stream is not None
+        stream = await opened_nar(service, description, into=house.near)
         return await stream.read_all()
 
     *bodies, got = await asyncio.gather(
@@ -389,10 +280,8 @@ async def test_the_first_byte_of_a_large_nar_does_not_wait_for_the_rest(house: H
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=LARGE, gate=gate, gate_at=64 * KIB))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
-    stream = await service.open_nar(description)
-    assert stream is not None
+    description = await described(service, info)
+    stream = await opened_nar(service, description)
     async with stream:
         assert LARGE.startswith(await anext(stream))
         gate.set()
@@ -430,10 +319,8 @@ async def test_a_download_that_cannot_be_resumed_starts_again_and_skips(
     )
     upstream.add(info, broken, second)
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
-    stream = await service.open_nar(description)
-    assert stream is not None
+    description = await described(service, info)
+    stream = await opened_nar(service, description)
     assert await stream.read_all() == LARGE
     await settled(house)
 
@@ -499,8 +386,7 @@ async def test_a_small_lie_is_found_before_its_first_byte(house: House, lie: str
     upstream = FakeUpstream()
     upstream.add(info, LIES[lie])
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
+    description = await described(service, info)
     with pytest.raises(CorruptData, match="fake"):
         await service.open_nar(description, into=house.near)
     with pytest.raises(CorruptData, match="not asked again"):
@@ -514,10 +400,8 @@ async def test_of_a_large_lie_the_end_never_comes(house: House) -> None:
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=lie))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
-    stream = await service.open_nar(description, into=house.near)
-    assert stream is not None
+    description = await described(service, info)
+    stream = await opened_nar(service, description, into=house.near)
     got = b""
     with pytest.raises(CorruptData):
         async for part in stream:
@@ -573,8 +457,7 @@ async def test_a_nar_that_is_gone_makes_the_path_absent(house: House) -> None:
     upstream = FakeUpstream()
     upstream.add(info, None)
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
+    description = await described(service, info)
     assert await service.open_nar(description) is None
     assert await service.describe(info.store_path.hash) is None
     assert await service.get(info.store_path.hash) is None
@@ -611,10 +494,8 @@ async def opened(
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=nar, gate=gate, gate_at=gate_at))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
-    stream = await service.open_nar(description, into=house.near)
-    assert stream is not None
+    description = await described(service, info)
+    stream = await opened_nar(service, description, into=house.near)
     await drain(stream, 1)
     return upstream, stream.aclose
 
@@ -659,8 +540,7 @@ async def test_a_follower_outlives_the_one_who_began(
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=LARGE, gate=gate, gate_at=64 * KIB))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
+    description = await described(service, info)
     first, second = await service.open_nar(description), await service.open_nar(description)
     assert first is not None and second is not None
     await first.aclose()
@@ -675,10 +555,8 @@ async def test_closing_the_table_stops_downloads_and_breaks_their_readers(tmp_pa
         upstream = FakeUpstream()
         upstream.add(info, Attempt(body=LARGE, gate=asyncio.Event(), gate_at=64 * KIB))
         service = house.service(upstream)
-        description = await service.describe(info.store_path.hash)
-        assert description is not None
-        stream = await service.open_nar(description)
-        assert stream is not None
+        description = await described(service, info)
+        stream = await opened_nar(service, description)
         reading = asyncio.create_task(stream.read_all())
         await asyncio.sleep(0)
         await house.fills.aclose()
@@ -697,10 +575,8 @@ async def test_without_room_a_nar_passes_through(house: House, nar: bytes) -> No
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=nar))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
-    stream = await service.open_nar(description, into=house.near)
-    assert stream is not None
+    description = await described(service, info)
+    stream = await opened_nar(service, description, into=house.near)
     assert await stream.read_all() == nar
     await settled(house)
     assert house.outcomes() == {"passed": 1}
@@ -716,8 +592,7 @@ async def test_without_room_a_slow_reader_downloads_for_itself(house: House) -> 
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=nar))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
+    description = await described(service, info)
     slow, fast = await service.open_nar(description), await service.open_nar(description)
     assert slow is not None and fast is not None
     assert await fast.read_all() == nar
@@ -732,10 +607,8 @@ async def test_a_spool_that_cannot_be_written_passes_through(tmp_path: Path) -> 
         upstream = FakeUpstream()
         upstream.add(info, Attempt(body=LARGE))
         service = house.service(upstream)
-        description = await service.describe(info.store_path.hash)
-        assert description is not None
-        stream = await service.open_nar(description)
-        assert stream is not None
+        description = await described(service, info)
+        stream = await opened_nar(service, description)
         assert await stream.read_all() == LARGE
         await settled(house)
         assert house.outcomes() == {"passed": 1}
@@ -759,10 +632,8 @@ async def test_a_store_that_is_full_serves_all_the_same_and_keeps_again_later(
     upstream = FakeUpstream()
     upstream.add(info, Attempt(body=SMALL))
     service = house.service(upstream)
-    description = await service.describe(info.store_path.hash)
-    assert description is not None
-    stream = await service.open_nar(description, into=house.near)
-    assert stream is not None
+    description = await described(service, info)
+    stream = await opened_nar(service, description, into=house.near)
     assert await stream.read_all() == SMALL
     await settled(house)
     assert house.outcomes() == {"passed": 1}
