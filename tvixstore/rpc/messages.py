@@ -25,6 +25,7 @@ from tvixstore.castore import (
     encode_node,
 )
 from tvixstore.errors import InvalidData
+from tvixstore.nar import NarIdentity
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Description, PathInfo
 from tvixstore.pathinfo.codec import (
@@ -60,14 +61,6 @@ class StatBlob:
 class GetDirectory:
     digest: Digest
     recursive: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NarIdentity:
-    """What a NAR is known by: its size, and the SHA-256 of its bytes."""
-
-    size: int
-    sha256: bytes
 
 
 @dataclass(frozen=True, slots=True)
