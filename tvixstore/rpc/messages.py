@@ -49,6 +49,8 @@ class Form(Generic[Value]):
     name: str
     encode: Callable[[Value], bytes]
     decode: Callable[[bytes], Value]
+    # Whether decoding takes longer the more bytes there are, and so belongs in a thread.
+    costly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,17 +238,17 @@ def _decode_open_nar(data: bytes) -> OpenNar:
 
 
 STAT_BLOB = Form("StatBlobRequest", _encode_stat, _decode_stat)
-BLOB_CHUNKS = Form("StatBlobResponse", _encode_chunks, _decode_chunks)
+BLOB_CHUNKS = Form("StatBlobResponse", _encode_chunks, _decode_chunks, costly=True)
 READ_BLOB = _digest_form("ReadBlobRequest")
 BLOB_DATA = _data_form("BlobChunk")
 BLOB_DIGEST = _digest_form("PutBlobResponse")
 GET_DIRECTORY = Form("GetDirectoryRequest", _encode_get_directory, _decode_get_directory)
-DIRECTORY: Form[Directory] = Form("Directory", encode_directory, decode_directory)
+DIRECTORY: Form[Directory] = Form("Directory", encode_directory, decode_directory, costly=True)
 ROOT_DIGEST = _digest_form("PutDirectoryResponse", "root_digest")
 PATH_HASH: Form[bytes] = Form(
     "GetPathInfoRequest", lambda path_hash: bytes_field(1, path_hash), _decode_path_hash
 )
-PATH_INFO: Form[PathInfo] = Form("PathInfo", encode_path_info, decode_path_info)
+PATH_INFO: Form[PathInfo] = Form("PathInfo", encode_path_info, decode_path_info, costly=True)
 ROOT: Form[Node] = Form("Node", encode_node, _decode_root)
 NAR_IDENTITY = Form("CalculateNARResponse", _encode_identity, _decode_identity)
 NOTHING: Form[None] = Form("ListPathInfoRequest", lambda _: b"", _decode_nothing)
