@@ -23,6 +23,7 @@ from tvixstore.blob import (
     ReadOnlyBlobService,
     VerifyBlobService,
 )
+from tvixstore.blob.objectstore import ObjectStoreBlobService
 from tvixstore.castore import EMPTY_DIGEST, Digest
 from tvixstore.kv import Durability, MemoryKeyValue
 from tvixstore.pools import Pools
@@ -104,11 +105,26 @@ async def cache_that_passes(path: Path) -> AsyncIterator[BlobService]:
         pools.close()
 
 
+def object_store(memory: bool, avg_chunk_size: int) -> Factory:
+    @asynccontextmanager
+    async def factory(path: Path) -> AsyncIterator[BlobService]:
+        pools = Pools()
+        try:
+            url = "memory:///" if memory else f"file://{path}"
+            yield ObjectStoreBlobService.at(url, pools, avg_chunk_size)
+        finally:
+            pools.close()
+
+    return factory
+
+
 BLOB_SERVICES: dict[str, Factory] = {
     "memory": memory,
     "local over memory": local_over_memory,
     "local": local("power", 256 << 10),
     "local with small chunks": local("process", 16 << 10),
+    "object store in a folder": object_store(False, 256 << 10),
+    "object store in memory, with small chunks": object_store(True, 16 << 10),
     "cache": cache(fills=False),
     "cache that is filled": cache(fills=True),
     "cache whose near takes nothing": cache_that_passes,

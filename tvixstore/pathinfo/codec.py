@@ -15,12 +15,12 @@ from typing import Final
 from blake3 import blake3
 
 from tvixstore.castore import Node, decode_node, encode_node
+from tvixstore.castore.message import Message, bytes_field, number_field, text_field
 from tvixstore.errors import InvalidData
 from tvixstore.nix import ContentAddress, NixHash, Signature, StorePath
 from tvixstore.nix.content_address import Method
 from tvixstore.nix.hashes import Algorithm
 from tvixstore.pathinfo.info import Description, PathInfo
-from tvixstore.pathinfo.message import Message, bytes_field, number_field, text_field
 
 _DRV = ".drv"
 _SHA256_BYTES = 32
