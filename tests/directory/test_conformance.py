@@ -12,12 +12,17 @@ import pytest
 from tests.directory.samples import CLOSURE, EMPTY, LEAF, MIDDLE, OTHER, ROOT, directory, named
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, SizeRule, SymlinkNode
 from tvixstore.directory import (
+    CachedDirectoryService,
     DirectoryPutter,
     DirectoryService,
+    FallbackDirectoryService,
     LocalDirectoryService,
     MemoryDirectoryService,
+    RacingDirectoryService,
+    ReadOnlyDirectoryService,
+    VerifyDirectoryService,
 )
-from tvixstore.errors import CorruptData, Incomplete, InvalidData
+from tvixstore.errors import CorruptData, Incomplete, InvalidData, StorageFull
 from tvixstore.kv import LmdbEngine, MemoryKeyValue
 
 
@@ -55,6 +60,28 @@ def over(make: Callable[[DirectoryService], DirectoryService], *, writable: bool
     return factory
 
 
+def cache(*, fills: bool, near: Callable[[], DirectoryService] = MemoryDirectoryService) -> Factory:
+    """The row of a cache that is written itself, or whose far service is."""
+
+    @asynccontextmanager
+    async def factory(_: Path) -> AsyncIterator[Subject]:
+        far = MemoryDirectoryService()
+        service = CachedDirectoryService(near(), far)
+        try:
+            yield Subject(service, far if fills else service, writable=not fills)
+        finally:
+            await service.aclose()
+
+    return factory
+
+
+class Unwritable(MemoryDirectoryService):
+    """Has no room."""
+
+    async def put_many(self, directories: Sequence[Directory]) -> None:
+        raise StorageFull("the disk is full")
+
+
 @asynccontextmanager
 async def local_over_lmdb(path: Path) -> AsyncIterator[Subject]:
     engine = LmdbEngine(path)
@@ -70,6 +97,23 @@ SERVICES: dict[str, Factory] = {
     "local over memory": plain(lambda: LocalDirectoryService(MemoryKeyValue())),
     "local that caches nothing": plain(lambda: LocalDirectoryService(MemoryKeyValue(), 0)),
     "local over lmdb": local_over_lmdb,
+    "cache": cache(fills=False),
+    "cache that is filled": cache(fills=True),
+    "cache whose near takes nothing": cache(fills=True, near=Unwritable),
+    "race": over(
+        lambda inner: RacingDirectoryService(
+            [ReadOnlyDirectoryService(MemoryDirectoryService()), inner], ["empty", "full"]
+        ),
+        writable=True,
+    ),
+    "fallback": over(
+        lambda inner: FallbackDirectoryService(
+            [ReadOnlyDirectoryService(MemoryDirectoryService()), inner], ["empty", "full"]
+        ),
+        writable=True,
+    ),
+    "verify": over(VerifyDirectoryService, writable=True),
+    "readonly": over(ReadOnlyDirectoryService, writable=False),
 }
 
 

@@ -9,10 +9,9 @@ a bounded window then, and the fastest reader paces it.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,11 @@ from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData, StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
+from tvixstore.policy.filling import Fill, Filling
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Overrun, Spool
-from tvixstore.policy.tasks import end
 from tvixstore.pools import Pools
 from tvixstore.streams import ByteStream
-
-# Nobody listens any more: finish if no more than this is missing, otherwise wait a little and stop.
-FINISH_BELOW = 64 << 20
-LINGER = 10.0
 
 # Chunks fetched at once, and their bytes: what keeps 1 Gbit/s at 20 ms busy.
 CHUNKS_AHEAD = 16
@@ -43,96 +38,45 @@ _SLICE = 1 << 20
 log = Logger("tvixstore.blob.fill")
 
 
-class BlobFill:
-    """One blob on its way in. Runs as a task of its table."""
+class BlobFill(Fill):
+    """One blob on its way in."""
 
-    def __init__(self, table: BlobFills, digest: Digest, size: int | None) -> None:
+    def __init__(self, fills: BlobFills, digest: Digest, size: int | None) -> None:
+        super().__init__(f"blob {digest}")
         self.digest = digest
-        self.spool = Spool(table.directory, table.pools.files, on_idle=self.check_idle)
-        self.error: StoreError | None = None
-        self.task: asyncio.Task[None] | None = None
-        self._table = table
+        self.spool = Spool(fills.directory, fills.pools.files, on_idle=self.check_idle)
+        self._fills = fills
         # How many bytes it will be, as far as anybody says so.
         self._total = size
         self._short = size is not None and size <= PIECE
         self._present: bool | None = None
         self._kept = False
-        self._news: asyncio.Event = asyncio.Event()
-        self._over = False
-        self._waiting = 0
         self._writer: BlobWriter | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     async def found(self) -> bool:
         """Whether far has the blob, once it said so; raises if it could not say."""
-        await self._until(lambda: self._present is not None)
+        await self.until(lambda: self._present is not None)
         return self._present is True
 
     async def kept(self) -> bool:
         """Waits until near has the blob; `False` where that will not be. Raises what went wrong."""
-        await self._until(lambda: self._over or self.spool.passing)
+        await self.until(lambda: self._kept or self.passing or self.over)
+        if self.error is not None and not self._kept:
+            raise self.error
         return self._kept
 
-    async def _until(self, is_so: Callable[[], bool]) -> None:
-        self._waiting += 1
-        self.check_idle()
+    async def _fill(self) -> str | None:
         try:
-            while not is_so() and self.error is None:
-                self._news.clear()
-                await self._news.wait()
+            return await self._fetch()
         finally:
-            self._waiting -= 1
-            self.check_idle()
-        if self.error is not None:
-            raise self.error
-
-    def check_idle(self) -> None:
-        """Starts or stops the clock for a fill that nobody follows."""
-        if self._followed or self._over:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-        elif self._timer is None:
-            delay = 0.0 if self.spool.passing else LINGER
-            self._timer = asyncio.get_running_loop().call_later(delay, self._stop_if_idle)
-
-    @property
-    def _followed(self) -> bool:
-        return bool(self.spool.readers or self._waiting)
-
-    def _stop_if_idle(self) -> None:
-        self._timer = None
-        left = None if self._total is None else self._total - self.spool.size
-        worth_it = left is not None and left <= FINISH_BELOW and not self.spool.passing
-        if not self._over and not self._followed and not worth_it and self.task is not None:
-            self.task.cancel()
-
-    async def run(self) -> None:
-        """Fetches, verifies, keeps. Never raises: readers see what went wrong."""
-        outcome: str | None = "failed"
-        try:
-            outcome = await self._fill()
-        except StoreError as error:
-            self._fail(error)
-        except OSError as error:
-            self._fail(Unavailable(f"blob {self.digest}: {error}"))
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
-        except Exception as error:
-            log.error("fill.crashed", exc_info=error, key=self.digest)
-            self._fail(Unavailable(f"blob {self.digest}: internal error, see the log"))
-        finally:
-            self.settle()
-            if outcome is not None and self._table.metrics is not None:
-                self._table.metrics.fills.labels(outcome).inc()
+            await self._abandon()
             await self.spool.release()
 
-    async def _fill(self) -> str | None:
+    async def _fetch(self) -> str | None:
         """The outcome; `None` if far does not have the blob."""
         outline = None
         if not self._short:
-            chunks = await self._table.far.chunks(self.digest)
+            chunks = await self._fills.far.chunks(self.digest)
             if chunks is None:
                 self._present = False
                 return None
@@ -141,23 +85,22 @@ class BlobFill:
         if source is None:
             self._present = False
             return None
-        try:
-            async with CheckedStream(self.digest, source, outline, self._right) as checked:
-                await checked.ready()
-                self._present = True
-                self._tell()
-                await self._begin_to_keep(outline)
-                async for piece in checked:
-                    await self._take(piece)
-            self.spool.finish()
-            return "done" if await self._publish() else "passed"
-        finally:
-            await self._abandon()
+        async with CheckedStream(
+            self.digest, source, outline, partial(self._fills.on_right, self.digest)
+        ) as checked:
+            await checked.ready()
+            self._present = True
+            self.tell()
+            await self._begin_to_keep(outline)
+            async for piece in checked:
+                await self._take(piece)
+        self.spool.finish()
+        return "done" if await self._publish() else "passed"
 
     async def _open(self, outline: Outline | None) -> ByteStream | None:
         """The blob from far, or by its outline from near and far."""
         if outline is None:
-            return await self._table.far.open_read(self.digest, size=self._total)
+            return await self._fills.far.open_read(self.digest, size=self._total)
         self._total = size_of(outline)
         return ReadAhead(
             [(chunk.digest.raw, chunk.size) for chunk in outline],
@@ -168,20 +111,17 @@ class BlobFill:
             bytes_ahead=BYTES_AHEAD,
         )
 
-    def _right(self, outline: Outline) -> None:
-        self._table.on_right(self.digest, outline)
-
     async def _chunk(self, entry: tuple[bytes, int]) -> bytes:
         """One chunk of the list; it is verified with the stream that it becomes part of."""
         digest, size = Digest(entry[0]), entry[1]
         try:
-            data = await self._table.near.read(digest, size)
+            data = await self._fills.near.read(digest, size)
         except (StoreError, OSError) as error:
             log.debug("fill.near_unreadable", key=digest, reason=error)
         else:
             if data is not None and len(data) == size:
                 return data
-        stream = await self._table.far.open_read(digest, size=size)
+        stream = await self._fills.far.open_read(digest, size=size)
         if stream is None:
             raise Unavailable(f"blob {self.digest}: chunk {digest} of its list is not to be had")
         parts, left = [], size
@@ -198,7 +138,7 @@ class BlobFill:
     async def _begin_to_keep(self, outline: Outline | None) -> None:
         boundaries = None if outline is None else [chunk.size for chunk in outline]
         try:
-            self._writer = await self._table.near.open_write(boundaries)
+            self._writer = await self._fills.near.open_write(boundaries)
         except (StoreError, OSError) as error:
             await self._pass(error)
 
@@ -218,15 +158,14 @@ class BlobFill:
         spool = self.spool
         try:
             if spool.size + len(part) > spool.memory and not spool.passing:
-                await self._table.pools.files.run(spool.store, [part])
+                await self._fills.pools.files.run(spool.store, [part])
         except OSError as error:
             log.warning(
                 "spool.passing",
                 key=self.digest,
                 reason=f"cannot write the spool: {error}; streaming through a window",
             )
-            spool.pass_through()
-            self._tell()
+            self._pass_through()
 
     async def _publish(self) -> bool:
         """Has near show the blob; whether it does."""
@@ -238,14 +177,13 @@ class BlobFill:
             await self._pass(error)
             return False
         self._kept = True
-        self._table.keeping.over()
+        self._fills.keeping.over()
         return True
 
     async def _pass(self, error: Exception) -> None:
         """Goes on without near, which takes nothing."""
-        self._table.keeping.failed(error)
-        self.spool.pass_through()
-        self._tell()
+        self._fills.keeping.failed(error)
+        self._pass_through()
         await self._abandon()
 
     async def _abandon(self) -> None:
@@ -257,32 +195,30 @@ class BlobFill:
             except (StoreError, OSError) as error:
                 log.warning("fill.not_aborted", key=self.digest, reason=error)
 
-    def _fail(self, error: StoreError) -> None:
-        self.error = error
+    def _pass_through(self) -> None:
+        self.passing = True
+        self.spool.pass_through()
+        self.tell()
+
+    def _left(self) -> int | None:
+        return None if self._total is None else self._total - self.spool.size
+
+    def _readers(self) -> int:
+        return self.spool.readers
+
+    def _is_whole(self) -> bool:
+        return self._present is False or self.spool.finished
+
+    def _broken(self, error: StoreError) -> None:
         self.spool.fail(error)
         if self._present or isinstance(error, CorruptData):
             # Of what failed before, whoever asked hears, and far's own guards.
             log.warning("fill.failed", key=self.digest, bytes=self.spool.size, reason=error)
 
-    def settle(self) -> None:
-        """Lets nobody wait any longer: also for a task that was cancelled before it began."""
-        if self._over:
-            return
-        self._over = True
-        if self.error is None and self._present is not False and not self.spool.finished:
-            self.error = Unavailable(f"blob {self.digest}: the fetch was stopped")
-            self.spool.fail(self.error)
-        self.check_idle()
-        self._table.forget(self)
-        self._tell()
-
-    def _tell(self) -> None:
-        self._news.set()
-
 
 @dataclass(eq=False)
 class BlobFills:
-    """The fills of one cache, by digest; `aclose` cancels them."""
+    """The fills of one cache; `aclose` cancels them."""
 
     near: BlobService
     far: BlobService
@@ -294,41 +230,21 @@ class BlobFills:
     keeping: Outage = field(
         default_factory=lambda: Outage(log, "cache.near_unwritable", "cache.near_writable")
     )
-    _running: dict[Digest, BlobFill] = field(default_factory=dict)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._filling: Filling[Digest, BlobFill] = Filling(self.metrics)
 
     def of(self, digest: Digest, size: int | None) -> BlobFill:
         """The fill of that blob that is under way, or a new one. `size` is a hint."""
-        fill = self._running.get(digest)
-        if fill is None or fill.error is not None:
-            fill = self._running[digest] = BlobFill(self, digest, size)
-            self._start(fill, fill.run())
+        fill = self._filling.running(digest)
+        if fill is None:
+            fill = BlobFill(self, digest, size)
+            self._filling.start(digest, fill)
         return fill
-
-    def _start(self, fill: BlobFill, work: Coroutine[Any, Any, None]) -> None:
-        # Its own context: a caller's deadline is not the fetch's.
-        fill.task = asyncio.get_running_loop().create_task(
-            work, name=f"fill {fill.digest}", context=contextvars.Context()
-        )
-        self._tasks.add(fill.task)
-        fill.task.add_done_callback(lambda task: self._ended(fill, task))
-        if self.metrics is not None:
-            self.metrics.fills_running.inc()
-
-    def forget(self, fill: BlobFill) -> None:
-        """Takes a fill that is over out of the table."""
-        if self._running.get(fill.digest) is fill:
-            del self._running[fill.digest]
-
-    def _ended(self, fill: BlobFill, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self.metrics is not None:
-            self.metrics.fills_running.dec()
-        fill.settle()
 
     async def aclose(self) -> None:
         """Stops what is under way; its readers get `Unavailable`."""
-        await end(list(self._tasks))
+        await self._filling.aclose()
 
 
 class FilledStream(ByteStream):

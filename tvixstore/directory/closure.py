@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 
 from tvixstore.castore import ClosureBuilder, ClosureReader, Digest, Directory
 from tvixstore.directory.service import DirectoryPutter, DirectoryService
@@ -55,3 +56,40 @@ class ClosurePutter(DirectoryPutter):
         if self._builder is None:
             raise InvalidData("this closure was closed or aborted, and takes nothing more")
         return self._builder
+
+
+async def checked_closure(
+    directories: DirectoryService, root: Digest
+) -> AsyncGenerator[Directory, None]:
+    """The closure as `directories` streams it, each Directory verified against its parents.
+
+    Raises `CorruptData` for what is not of the closure, or contradicts it, and `Incomplete` where
+    it ends too early.
+    """
+    reader = ClosureReader(root)
+    async with aclosing(directories.get_closure(root)) as closure:
+        async for directory in closure:
+            try:
+                reader.feed(directory)
+            except InvalidData as error:
+                raise CorruptData(f"closure of {root}: {error}") from error
+            yield directory
+    missing = reader.missing()
+    if missing and missing != [root]:
+        raise Incomplete(f"Directory {missing[0]} below {root} did not come", missing[0].raw)
+
+
+def children_first(directories: Mapping[Digest, Directory], root: Digest) -> Iterator[Directory]:
+    """A whole closure in the order in which it can be put."""
+    done: set[Digest] = set()
+    stack = [(root, iter(directories[root].children))]
+    while stack:
+        digest, children = stack[-1]
+        child = next((each for each in children if each.digest not in done), None)
+        if child is not None:
+            stack.append((child.digest, iter(directories[child.digest].children)))
+            continue
+        stack.pop()
+        if digest not in done:
+            done.add(digest)
+            yield directories[digest]
