@@ -80,7 +80,7 @@ async def test_what_tvix_wrote_is_read(tmp_path: Path, service: ObjectStoreBlobS
 
 def plant(folder: Path, data: bytes, sizes: list[int]) -> tuple[Digest, list[bytes]]:
     """`data` in the bucket, cut as `sizes` say; its digest and its chunks."""
-    pieces = []
+    pieces: list[bytes] = []
     for size in sizes:
         begin = sum(map(len, pieces))
         pieces.append(data[begin : begin + size])

@@ -65,12 +65,6 @@ def test_none_enabled_is_warned_of() -> None:
     ]
 
 
-def test_http_off_is_warned_of() -> None:
-    assert warnings('[daemon]\nhttp = "off"\n') == [
-        "[daemon]: http: is off, and this version serves nothing else"
-    ]
-
-
 @pytest.mark.parametrize(
     ("section", "model"),
     [("[daemon]", Daemon), ("[store]", Store), ("[[substituters]]", Substituter)],

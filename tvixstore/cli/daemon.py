@@ -82,10 +82,11 @@ class _Daemon:
             log.info("listening", http=url)
         if daemon.grpc.kind != "off":
             log.debug("grpc.not_served", address=daemon.grpc, reason="not in this version")
-        log.info("state", path=composition.state.path, format=VERSION)
+        if composition.state is not None:
+            log.info("state", path=composition.state.path, format=VERSION)
         for warning in lint(self._config):
             log.warning("compose.lint", file=self._config.name, reason=warning)
-        for line in tree(lower(self._config).path_infos):
+        for line in tree(lower(self._config), "path_infos"):
             log.info("tree", text=line)
         log.info("ready")
         return server

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from tvixstore.compose.config import Config
+from tvixstore.compose.lint_graph import lint_graph
 from tvixstore.compose.mistakes import Mistake
-from tvixstore.compose.model import Config, Substituter
+from tvixstore.compose.model import Substituter
 from tvixstore.compose.values import format_duration, is_loopback
 
 
 def lint(config: Config) -> list[Mistake]:
     """What to warn of. Nothing of it keeps a daemon from starting."""
-    return [*_lint_daemon(config), *_lint_substituters(config)]
-
-
-def _lint_daemon(config: Config) -> Iterator[Mistake]:
-    if config.daemon.http.kind == "off":
-        yield Mistake("[daemon]", "http", "is off, and this version serves nothing else")
+    if config.graph is not None:
+        return lint_graph(config.graph)
+    return list(_lint_substituters(config))
 
 
 def _lint_substituters(config: Config) -> Iterator[Mistake]:
