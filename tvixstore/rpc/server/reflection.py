@@ -96,10 +96,19 @@ class ReflectionHandlers:
             return _not_found(name)
 
     def _by_symbol(self, name: str) -> bytes:
+        pool = _pool()
         try:
-            return _file(_pool().FindFileContainingSymbol(name).serialized_pb)
+            return _file(pool.FindFileContainingSymbol(name).serialized_pb)
+        except KeyError:
+            # Methods are symbols too, but not to the pool.
+            service, _, method = name.rpartition(".")
+        try:
+            found = pool.FindServiceByName(service)
         except KeyError:
             return _not_found(name)
+        return (
+            _file(found.file.serialized_pb) if method in found.methods_by_name else _not_found(name)
+        )
 
     def _by_extension(self, name: str) -> bytes:
         # proto3 messages have none.
