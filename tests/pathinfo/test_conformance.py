@@ -27,6 +27,7 @@ from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import Incomplete, InvalidData, ReadOnly, Unsupported
 from tvixstore.kv import LmdbEngine, MemoryKeyValue
 from tvixstore.metrics import Metrics
+from tvixstore.nar import NarIdentities
 from tvixstore.nix import ContentAddress, KeyRing
 from tvixstore.pathinfo import (
     Description,
@@ -38,12 +39,15 @@ from tvixstore.pathinfo import (
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.lru import LruPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
+from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
+from tvixstore.pathinfo.verify import VerifyPathInfoService
 from tvixstore.policy.breaker import Breaker
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
@@ -95,6 +99,11 @@ def over(
     return factory
 
 
+def _held(service: PathInfoService) -> Content:
+    assert service.content is not None
+    return service.content
+
+
 @asynccontextmanager
 async def local_over_lmdb(path: Path) -> AsyncIterator[Subject]:
     content = memory_content()
@@ -125,6 +134,11 @@ SERVICES: dict[str, Factory] = {
     "breaker": over(BreakerPathInfoService),
     "optional": over(lambda inner: OptionalPathInfoService(inner, "spare", Breaker())),
     "negative": over(NegativePathInfoService),
+    "lru": plain(lambda content: LruPathInfoService(1000, content, KEYS)),
+    "readonly": over(ReadOnlyPathInfoService, writable=False),
+    "verify": over(
+        lambda inner: VerifyPathInfoService(inner, NarIdentities(_held(inner), MemoryKeyValue()))
+    ),
     "metered": over(
         lambda inner: MeteredPathInfoService(inner, Metrics().node("pathinfos", "inner"))
     ),
