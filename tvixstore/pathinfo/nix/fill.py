@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tvixstore import nar
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
@@ -20,7 +20,7 @@ from tvixstore.pathinfo.nix.download import Download, Gone, NarSource
 from tvixstore.policy.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from tvixstore.castore import Node
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Nobody listens any more: finish if no more than this is missing, otherwise wait a little and stop.
 FINISH_BELOW = 64 << 20
 LINGER = 10.0
+
+Followed = TypeVar("Followed")
 
 log = Logger("tvixstore.pathinfo.nix.fill")
 
@@ -224,6 +226,22 @@ class Fills:
 
     def __post_init__(self) -> None:
         self.downloads = asyncio.Semaphore(self.max_downloads)
+
+    async def follow(
+        self, job: Job, follow: Callable[[Fill], Awaitable[Followed]]
+    ) -> Followed | None:
+        """Follows the fill of that NAR, one under way if there is; `None` if the NAR is gone."""
+        fill = self.running(job)
+        if fill is not None and fill.job.source.upstream != job.source.upstream:
+            try:
+                return await follow(fill)
+            except (StoreError, Gone) as error:
+                log.debug("fill.joined", node=job.source.upstream.name, reason=str(error))
+        fill = self.running(job) or self.start(job)
+        try:
+            return await follow(fill)
+        except Gone:
+            return None
 
     def running(self, job: Job) -> Fill | None:
         """The fill of the same NAR that is under way, if it can still succeed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 from tvixstore.streams import ByteStream
 
@@ -39,6 +40,15 @@ class Body(ByteStream):
     encodings: tuple[str, ...]
     # For messages: no credentials, no query.
     url: str
+
+
+class NarOrigin(Protocol):
+    """Whatever gives NARs to fills, by URLs that are its own."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def open_nar(self, url: str, resume: Resume | None = None) -> Body | None: ...
 
 
 class Upstream(ABC):
