@@ -160,10 +160,13 @@ class Peer:
 
         async def begin(path: str) -> Served[Reply]:
             link = await self._links.take(within(self.timeout))
+
+            async def attempt() -> Served[Reply]:
+                exchange = self._open(link, method, path)
+                return await self._begin(link, Replies(exchange, request, ahead))
+
             try:
-                return await self._again(
-                    link, lambda: self._begin(link, method, path, request, ahead)
-                )
+                return await self._again(link, attempt)
             except BaseException:
                 await self._links.release(link)
                 raise
@@ -289,8 +292,7 @@ class Peer:
         await self._connect(link)
         return await attempt()
 
-    async def _begin(self, link: Link, exchange: Exchange, request: Any, ahead: int) -> Served[Any]:
-        replies: Replies[Any] = Replies(exchange, request, ahead)
+    async def _begin(self, link: Link, replies: Replies[Reply]) -> Served[Reply]:
         try:
             await replies.ready(within(self.timeout))
         except BaseException:
