@@ -17,6 +17,8 @@ import pytest
 from tests.support.daemon import PROGRAM, Answer, Daemon, substituter
 from tests.support.upstream_server import Reply, UpstreamServer
 from tvixstore import __version__
+from tvixstore.cli.daemon import takes_writes
+from tvixstore.compose import Daemon as Settings
 
 NARINFO = "/0000000000000000000000000000000a.narinfo"
 # Nobody listens there: the port is reserved.
@@ -190,7 +192,7 @@ async def test_it_listens_on_a_unix_socket_and_takes_it_away_again(tmp_path: Pat
 
 
 async def test_the_text_form_says_where_it_listens_and_that_it_is_ready(tmp_path: Path) -> None:
-    (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\n')
+    (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\ngrpc = "127.0.0.1:0"\n')
     process = await asyncio.create_subprocess_exec(
         *(*PROGRAM, "daemon"), cwd=tmp_path, stderr=asyncio.subprocess.PIPE
     )
@@ -201,16 +203,48 @@ async def test_the_text_form_says_where_it_listens_and_that_it_is_ready(tmp_path
         if line.endswith(" info ready\n"):
             process.terminate()
     assert await process.wait() == 0
-    assert lines[:3] == [
+    assert lines[:4] == [
         f"info starting version={__version__} compose=compose.toml",
         lines[1],
+        lines[2],
         f"info state path={tmp_path / 'state'} format=1",
     ]
     assert lines[1].startswith("info listening http=http://127.0.0.1:")
-    assert lines[3].startswith('info tree text="  root (local) ')
-    assert lines[4:] == [
+    assert lines[2].startswith("info listening grpc=grpc+http://127.0.0.1:")
+    assert lines[2].endswith(' writes=true why="only this machine can connect"')
+    assert lines[4].startswith('info tree text="  root (local) ')
+    assert lines[5:] == [
         "info ready",
         "info signal name=SIGTERM",
         "info draining seconds=10.0",
         "info stopped",
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "writes"),
+    [
+        ({"grpc": "127.0.0.1:0", "http": "[::1]:0"}, True),
+        ({"grpc": "unix:grpc.sock", "http": "off"}, True),
+        ({"grpc": "127.0.0.1:0", "http": "0.0.0.0:0"}, False),
+        ({"grpc": "0.0.0.0:0", "http": "off"}, False),
+        ({"grpc": "0.0.0.0:0", "http": "off", "writes": True}, True),
+        ({"grpc": "127.0.0.1:0", "http": "off", "writes": False}, False),
+    ],
+)
+def test_writes_are_taken_where_only_this_machine_can_ask(
+    keys: dict[str, str | bool], writes: bool
+) -> None:
+    daemon = Settings.model_validate({key: keys[key] for key in keys})
+    assert takes_writes(daemon) is writes
+
+
+async def test_it_serves_grpc_on_a_socket_and_takes_it_away_again(tmp_path: Path) -> None:
+    path = tmp_path / "grpc.sock"
+    daemon = Daemon(tmp_path, daemon={"grpc": "unix:grpc.sock"})
+    await daemon.start()
+    (listening,) = [event for event in daemon.events("listening") if "grpc" in event]
+    assert (listening["grpc"], listening["writes"]) == (f"grpc+unix://{path}", True)
+    assert path.is_socket()
+    await daemon.stop()
+    assert not path.exists()

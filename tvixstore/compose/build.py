@@ -40,6 +40,7 @@ from tvixstore.compose.stores import Stores
 from tvixstore.directory import DirectoryService
 from tvixstore.kv import KeyValue
 from tvixstore.metrics import Metrics
+from tvixstore.nar import NarIdentities
 from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.metered import MeteredPathInfoService
@@ -85,8 +86,7 @@ class Builder:
         self.metrics = metrics
         self.stores = stores
         self.remembered = remembered
-        # What NARs the trees here were found to render to, by their root nodes.
-        self.calculated = calculated
+        self._calculated = calculated
         self._spool = spool
         # There are none in a composition without binary caches.
         self.fills = fills
@@ -107,6 +107,17 @@ class Builder:
 
     def content(self, blob_service: str = ROOT, directory_service: str = ROOT) -> Content:
         return Content(self.blobs(blob_service), self.directories(directory_service))
+
+    def nars(self, blob_service: str = ROOT, directory_service: str = ROOT) -> NarIdentities:
+        """What the NARs of trees there are known by; all of them share what is remembered."""
+
+        def make() -> NarIdentities:
+            content = self.content(blob_service, directory_service)
+            nars = NarIdentities(content, self._calculated)
+            self.closing_services.push_async_callback(nars.aclose)
+            return nars
+
+        return self.share(("nars", blob_service, directory_service), make)
 
     def spool(self) -> Path:
         """Where what is on its way may wait; a temporary folder if there is no state for it."""

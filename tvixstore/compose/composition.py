@@ -19,6 +19,7 @@ from tvixstore.compose.stores import Stores
 from tvixstore.http import UpstreamStatus
 from tvixstore.kv import KeyValue, LmdbEngine, MemoryKeyValue, StateDirectory
 from tvixstore.metrics import Metrics
+from tvixstore.nar import NarIdentities
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.nix import Fills
 from tvixstore.policy.tasks import end
@@ -35,7 +36,8 @@ class Composition:
         content: Content,
         metrics: Metrics,
         state: StateDirectory | None,
-        calculated: KeyValue,
+        nars: NarIdentities,
+        pools: Pools,
         upstreams: list[UpstreamHealth],
         closing: AsyncExitStack,
     ) -> None:
@@ -44,8 +46,9 @@ class Composition:
         self.metrics = metrics
         # None of its own: nothing in it needs to be kept.
         self.state = state
-        # What NARs the trees here were found to render to, by their root nodes.
-        self.calculated = calculated
+        # What the NARs of trees in `content` are known by.
+        self.nars = nars
+        self.pools = pools
         self._upstreams = upstreams
         self._closing = closing
 
@@ -72,7 +75,6 @@ class Composition:
                 state, engine = store.state, store.engine
             remembered = RememberedAnswers(_table(engine, "remembered"))
             closing.push_async_callback(remembered.aclose)
-            calculated = _table(engine, "calculated")
             if state is not None:
                 fills = Fills(
                     state.spool,
@@ -94,7 +96,7 @@ class Composition:
                 metrics=metrics,
                 stores=stores,
                 remembered=remembered,
-                calculated=calculated,
+                calculated=_table(engine, "calculated"),
                 spool=None if state is None else state.spool,
                 fills=fills,
                 closing_upstreams=closing_upstreams,
@@ -102,11 +104,12 @@ class Composition:
             )
             path_infos = builder.path_infos(ROOT)
             content = builder.content()
+            nars = builder.nars()
             upstreams = list(builder.health.values())
             summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
             closing.push_async_callback(end, [summing])
             return cls(
-                path_infos, content, metrics, state, calculated, upstreams, closing.pop_all()
+                path_infos, content, metrics, state, nars, pools, upstreams, closing.pop_all()
             )
 
     def __repr__(self) -> str:
