@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import re
 import socket
@@ -63,16 +62,6 @@ def parse_address(text: str) -> Address | None:
     if match is None or int(match["port"]) > 65535:
         raise ConfigError(f"{text!r} is not `host:port`, `[v6]:port`, `unix:/path` or `off`")
     return TcpAddress(match["v6"] or match["host"], int(match["port"]))
-
-
-def is_private(address: Address | None) -> bool:
-    """Whether only this machine can reach it: a unix socket, a loopback address, or nothing."""
-    if not isinstance(address, TcpAddress):
-        return True
-    try:
-        return ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
-    except ValueError:
-        return address.host == "localhost"
 
 
 class Door:
