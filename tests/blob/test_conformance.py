@@ -11,6 +11,7 @@ import pytest
 from tests.blob.conformance import CHECKS
 from tests.blob.stores import local_store
 from tests.blob.wrapped import ReadsFrom, Unwritable
+from tests.rpc.client.rows import BLOB_ROWS
 from tvixstore.blob import (
     BlobService,
     BlobWriter,
@@ -141,6 +142,7 @@ BLOB_SERVICES: dict[str, Factory] = {
     "verify": over(VerifyBlobService),
     "verify over chunks": over(VerifyBlobService, chunk_size=64 << 10),
     "readonly": over(ReadOnlyBlobService),
+    **BLOB_ROWS,
 }
 
 

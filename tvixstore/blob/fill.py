@@ -211,8 +211,9 @@ class BlobFill(Fill):
 
     def _broken(self, error: StoreError) -> None:
         self.spool.fail(error)
-        if self._present or isinstance(error, CorruptData):
-            # Of what failed before, whoever asked hears, and far's own guards.
+        if not self.over and (self._present or isinstance(error, CorruptData)):
+            # Of what failed before, whoever asked hears, and far's own guards. One that was
+            # stopped has not failed.
             log.warning("fill.failed", key=self.digest, bytes=self.spool.size, reason=error)
 
 
@@ -237,7 +238,8 @@ class BlobFills:
     def of(self, digest: Digest, size: int | None) -> BlobFill:
         """The fill of that blob that is under way, or a new one. `size` is a hint."""
         fill = self._filling.running(digest)
-        if fill is None:
+        if fill is None or fill.passing:
+            # One that passes may be beyond its beginning, and near may take something again.
             fill = BlobFill(self, digest, size)
             self._filling.start(digest, fill)
         return fill

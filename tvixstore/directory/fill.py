@@ -150,7 +150,7 @@ class ClosureFill(Fill):
         return self._whole
 
     def _broken(self, error: StoreError) -> None:
-        if isinstance(error, CorruptData):
+        if not self.over and isinstance(error, CorruptData):
             log.warning("fill.failed", key=self.root, reason=error)
 
 

@@ -38,6 +38,8 @@ class Fill(ABC):
         self.over = False
         # It cannot be kept: there is only a window, and the fastest reader sets the pace.
         self.passing = False
+        # It is being cancelled: too late to follow it.
+        self.stopping = False
         self._task: asyncio.Task[None] | None = None
         self._waiting = 0
         self._news = asyncio.Event()
@@ -110,6 +112,7 @@ class Fill(ABC):
         left = self._left()
         worth_it = left is not None and left <= FINISH_BELOW and not self.passing
         if not self.over and not self._followed() and not worth_it and self._task is not None:
+            self.stopping = True
             self._task.cancel()
 
     async def _run(self, outcome: list[str | None]) -> None:
@@ -160,7 +163,9 @@ class Filling(Generic[Key, AnyFill]):
     def running(self, key: Key) -> AnyFill | None:
         """The fill under way that can still succeed."""
         fill = self._running.get(key)
-        return fill if fill is not None and fill.error is None and not fill.over else None
+        if fill is None or fill.error is not None or fill.over or fill.stopping:
+            return None
+        return fill
 
     def start(self, key: Key, fill: AnyFill) -> None:
         self._running[key] = fill
