@@ -96,6 +96,17 @@ class RawClient:
         self.h2.send_data(number, parts[-1], end_stream=end)
         self.flush()
 
+    async def send_all(self, number: int, data: bytes) -> None:
+        """As `send`, but waits for the windows; then the request has ended."""
+
+        def room() -> bool:
+            return self.h2.local_flow_control_window(number) >= 30_000
+
+        for start in range(0, len(data), 30_000):
+            await self.until(room)
+            self.send(number, data[start : start + 30_000])
+        self.send(number, b"", end=True)
+
     def flush(self) -> None:
         self.writer.write(self.h2.data_to_send())
 
