@@ -138,3 +138,23 @@ async def test_closing_the_table_tells_its_callers_so() -> None:
     with pytest.raises(Unavailable, match="shutting down"):
         await caller
     assert work.cancelled == 1
+
+
+@virtual_clock
+async def test_a_failure_in_the_moment_in_which_its_caller_leaves_is_no_leak() -> None:
+    flights: SingleFlight[str, None] = SingleFlight()
+    failing = asyncio.Event()
+
+    async def work() -> None:
+        await failing.wait()
+        raise Unavailable("down")
+
+    caller = asyncio.create_task(flights.run("key", work))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    failing.set()
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert len(flights) == 0
