@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from tvixstore.blob import BlobService
@@ -46,6 +45,7 @@ from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.nix import Fills
 from tvixstore.pools import Pools
+from tvixstore.rpc.client import Peer
 from tvixstore.tree import Content
 
 Service = TypeVar("Service")
@@ -75,8 +75,8 @@ class Builder:
         stores: Stores,
         remembered: RememberedAnswers,
         calculated: KeyValue,
-        spool: Path | None,
-        fills: Fills | None,
+        spool: Path,
+        fills: Fills,
         closing_upstreams: AsyncExitStack,
         closing_services: AsyncExitStack,
     ) -> None:
@@ -87,14 +87,15 @@ class Builder:
         self.stores = stores
         self.remembered = remembered
         self._calculated = calculated
-        self._spool = spool
-        # There are none in a composition without binary caches.
+        # Where what is on its way waits.
+        self.spool = spool
         self.fills = fills
         self.closing_upstreams = closing_upstreams
         self.closing_services = closing_services
         self.health: dict[str, UpstreamHealth] = {}
-        # Services of local nodes by what they share: their path.
-        self.shared: dict[object, Any] = {}
+        # Peers that are to be there from the start.
+        self.connecting: list[Peer] = []
+        self._shared: dict[object, Any] = {}
         self.blobs: Names[BlobService] = Names(
             "blobservices", graph.blobs, self._blobs, config.name
         )
@@ -119,19 +120,11 @@ class Builder:
 
         return self.share(("nars", blob_service, directory_service), make)
 
-    def spool(self) -> Path:
-        """Where what is on its way may wait; a temporary folder if there is no state for it."""
-        if self._spool is None:
-            folder = TemporaryDirectory(prefix="tvixstore-")
-            self.closing_upstreams.callback(folder.cleanup)
-            self._spool = Path(folder.name)
-        return self._spool
-
     def share(self, key: object, make: Callable[[], Service]) -> Service:
         """The service that was made for `key` before, or else a new one."""
-        if key not in self.shared:
-            self.shared[key] = make()
-        service: Service = self.shared[key]
+        if key not in self._shared:
+            self._shared[key] = make()
+        service: Service = self._shared[key]
         return service
 
     def trusted_keys(self) -> KeyRing:

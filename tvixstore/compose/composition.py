@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import platform
 from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
@@ -59,7 +61,8 @@ class Composition:
         The daemon has a state in any case; `embedded`, only where a node has something to keep.
 
         Raises `ConfigError`, one line a mistake, for what cannot be used: the state directory, a
-        file that a substituter names.
+        file that a substituter names; and `Unavailable` where a peer is to be waited for and is not
+        there.
         """
         async with AsyncExitStack() as closing:
             metrics = Metrics()
@@ -69,25 +72,26 @@ class Composition:
             stores = Stores(pools, metrics)
             closing.push_async_callback(stores.aclose)
             graph = lower(config)
-            state, engine, fills = None, None, None
+            state, engine, guard = None, None, None
             if not embedded or needs_state(config, graph):
                 store = stores.at(config.daemon.state, config.store)
-                state, engine = store.state, store.engine
+                state, engine, guard = store.state, store.engine, store.guard
+                spool = state.spool
+            else:
+                spool = Path(closing.enter_context(TemporaryDirectory(prefix="tvixstore-")))
             remembered = RememberedAnswers(_table(engine, "remembered"))
             closing.push_async_callback(remembered.aclose)
-            if state is not None:
-                fills = Fills(
-                    state.spool,
-                    pools,
-                    metrics,
-                    admission=store.guard,
-                    max_downloads=config.daemon.max_downloads,
-                    verify_ahead=config.daemon.verify_ahead,
-                )
+            fills = Fills(
+                spool,
+                pools,
+                metrics,
+                admission=guard,
+                max_downloads=config.daemon.max_downloads,
+                verify_ahead=config.daemon.verify_ahead,
+            )
             # Closed from the last to the first: no new fills, then none, then no connections.
             closing_upstreams = await closing.enter_async_context(AsyncExitStack())
-            if fills is not None:
-                closing.push_async_callback(fills.aclose)
+            closing.push_async_callback(fills.aclose)
             closing_services = await closing.enter_async_context(AsyncExitStack())
             builder = Builder(
                 config,
@@ -97,7 +101,7 @@ class Composition:
                 stores=stores,
                 remembered=remembered,
                 calculated=_table(engine, "calculated"),
-                spool=None if state is None else state.spool,
+                spool=spool,
                 fills=fills,
                 closing_upstreams=closing_upstreams,
                 closing_services=closing_services,
@@ -105,6 +109,8 @@ class Composition:
             path_infos = builder.path_infos(ROOT)
             content = builder.content()
             nars = builder.nars()
+            for peer in builder.connecting:
+                await peer.connect()
             upstreams = list(builder.health.values())
             summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
             closing.push_async_callback(end, [summing])

@@ -12,9 +12,11 @@ from tvixstore.blob.objectstore import ObjectStoreBlobService
 from tvixstore.blob.racing import RacingBlobService
 from tvixstore.blob.readonly import ReadOnlyBlobService
 from tvixstore.blob.verify import VerifyBlobService
+from tvixstore.compose.make_grpc import grpc_blobs
 from tvixstore.compose.nodes import (
     CacheNode,
     FallbackNode,
+    GrpcNode,
     LocalNode,
     MemoryNode,
     Node,
@@ -57,7 +59,7 @@ def _objectstore(builder: Builder, name: str, node: ObjectStoreNode) -> BlobServ
 
 def _cache(builder: Builder, name: str, node: CacheNode) -> BlobService:
     near, far = builder.blobs(node.near), builder.blobs(node.far)
-    service = CachedBlobService(near, far, builder.spool(), builder.pools, builder.metrics)
+    service = CachedBlobService(near, far, builder.spool, builder.pools, builder.metrics)
     builder.closing_services.push_async_callback(service.aclose)
     return service
 
@@ -84,6 +86,7 @@ BLOB_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], BlobService]] = {
     MemoryNode: _memory,
     LocalNode: _local,
     ObjectStoreNode: _objectstore,
+    GrpcNode: grpc_blobs,
     CacheNode: _cache,
     RaceNode: _race,
     FallbackNode: _fallback,

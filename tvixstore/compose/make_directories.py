@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tvixstore.compose.make_grpc import grpc_directories
 from tvixstore.compose.nodes import (
     CacheNode,
     FallbackNode,
+    GrpcNode,
     LocalNode,
     MemoryNode,
     Node,
@@ -67,6 +69,7 @@ def _readonly(builder: Builder, name: str, node: ReadOnlyNode) -> DirectoryServi
 DIRECTORY_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], DirectoryService]] = {
     MemoryNode: _memory,
     LocalNode: _local,
+    GrpcNode: grpc_directories,
     CacheNode: _cache,
     RaceNode: _race,
     FallbackNode: _fallback,

@@ -8,32 +8,40 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tvixstore.compose.health import UpstreamHealth
+from tvixstore.compose.make_grpc import grpc_path_infos
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
     FallbackNode,
+    GrpcPathInfoNode,
     LocalPathInfoNode,
+    LruNode,
     MemoryPathInfoNode,
     NegativeNode,
     NixNode,
     Node,
     OptionalNode,
     RaceNode,
+    ReadOnlyNode,
     RetryNode,
     TimeoutNode,
+    VerifyPathInfoNode,
 )
 from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import LocalPathInfoService, MemoryPathInfoService, PathInfoService
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.lru import LruPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.nix import NixPathInfoService, UpstreamSettings
 from tvixstore.pathinfo.nix.transports import open_upstream
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
+from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
+from tvixstore.pathinfo.verify import VerifyPathInfoService
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.retry import Retry
 
@@ -64,7 +72,6 @@ def _local(builder: Builder, name: str, node: LocalPathInfoNode) -> PathInfoServ
 
 
 def _nix(builder: Builder, name: str, node: NixNode) -> PathInfoService:
-    assert builder.fills is not None, "whoever has a graph with such nodes has a state for them"
     settings = UpstreamSettings(
         url=node.base_url,
         name=name,
@@ -150,14 +157,34 @@ def _negative(builder: Builder, name: str, node: NegativeNode) -> PathInfoServic
     return NegativePathInfoService(builder.path_infos(node.inner), node.ttl, node.capacity)
 
 
+def _verify(builder: Builder, name: str, node: VerifyPathInfoNode) -> PathInfoService:
+    return VerifyPathInfoService(
+        builder.path_infos(node.inner),
+        builder.nars(node.blob_service, node.directory_service),
+        KeyRing(node.public_keys) if node.public_keys else None,
+    )
+
+
+def _readonly(builder: Builder, name: str, node: ReadOnlyNode) -> PathInfoService:
+    return ReadOnlyPathInfoService(builder.path_infos(node.inner))
+
+
+def _lru(builder: Builder, name: str, node: LruNode) -> PathInfoService:
+    return LruPathInfoService(node.capacity)
+
+
 # One row a node type; the node that a maker gets is of that type.
 PATH_INFO_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], PathInfoService]] = {
     MemoryPathInfoNode: _memory,
     LocalPathInfoNode: _local,
+    GrpcPathInfoNode: grpc_path_infos,
     NixNode: _nix,
     CacheNode: _cache,
     RaceNode: _race,
     FallbackNode: _fallback,
+    VerifyPathInfoNode: _verify,
+    ReadOnlyNode: _readonly,
+    LruNode: _lru,
     TimeoutNode: _timeout,
     RetryNode: _retry,
     BreakerNode: _breaker,
