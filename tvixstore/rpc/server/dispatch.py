@@ -27,6 +27,7 @@ from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server.call import Call
 from tvixstore.rpc.server.front import GrpcFront
 from tvixstore.rpc.server.refusals import OUTCOMES, Refusal, refusal_of
+from tvixstore.rpc.server.stalls import RunningCalls
 
 if TYPE_CHECKING:
     from grpclib.server import Stream
@@ -51,12 +52,21 @@ class Row:
     # Whether it is answered while others are refused because the server ends.
     always: bool = False
 
+    @property
+    def route(self) -> str:
+        """Its name for metrics and logs, which is the same in all packages."""
+        return f"{self.method.service}/{self.method.name}"
+
+
+def _shutting_down() -> Refusal:
+    return Refusal(Status.UNAVAILABLE, "the server is shutting down")
+
 
 class Dispatcher:
-    """Serves the calls of one server; `running` are the tasks that do so right now."""
+    """Serves the calls of one server."""
 
     def __init__(self, front: GrpcFront) -> None:
-        self.running: set[asyncio.Task[Refusal | None]] = set()
+        self.running = RunningCalls(front.limits.stall)
         self.draining = asyncio.Event()
         self._front = front
         self._meter = FrontMeter(front.metrics, "grpc")
@@ -74,19 +84,20 @@ class Dispatcher:
             gathered=row.gathers,
         )
         left = None if stream.deadline is None else stream.deadline.time_remaining()
-        task = asyncio.create_task(self._run(row, call, left), name=row.method.path())
-        self.running.add(task)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(row, call, left))
+        self.running.add(task, call)
+        over = loop.create_future()
+        task.add_done_callback(lambda _: None if over.done() else over.set_result(None))
         try:
-            await asyncio.wait([task])
-        finally:
-            # Whoever is cancelled here leaves nothing running behind.
+            await over
+        except asyncio.CancelledError:
+            # Nothing is left running behind.
             await end([task])
-            self.running.discard(task)
-        refusal = (
-            Refusal(Status.UNAVAILABLE, "the server is shutting down")
-            if task.cancelled()
-            else task.result()
-        )
+            raise
+        finally:
+            self.running.remove(task)
+        refusal = _shutting_down() if task.cancelled() else task.result()
         if refusal is not None:
             raise GRPCError(refusal.status, refusal.message)
 
@@ -96,9 +107,13 @@ class Dispatcher:
         refusal: Refusal | None = Refusal(Status.CANCELLED, "cancelled")
         try:
             refusal = await self._serve(row, call, left)
-            return refusal
+        except asyncio.CancelledError:
+            if call.given_up is None:
+                raise
+            refusal = call.given_up
         finally:
             self._settle(row, call, refusal, perf_counter() - began)
+        return refusal
 
     async def _serve(self, row: Row, call: Call[Any, Any], left: float | None) -> Refusal | None:
         try:
@@ -113,13 +128,13 @@ class Dispatcher:
             # The stream is closed already: the client left while something was being sent.
             return Refusal(Status.CANCELLED, str(error))
         except Exception as error:
-            _log.error("request.failed", exc_info=error, route=row.method.path())
+            _log.error("request.failed", exc_info=error, route=row.route)
             return Refusal(Status.INTERNAL, "internal error")
         return None
 
     def _admit(self, row: Row) -> None:
         if self.draining.is_set() and not row.always:
-            raise Refusal(Status.UNAVAILABLE, "the server is shutting down")
+            raise _shutting_down()
         if row.writes and not self._front.writes:
             raise Refusal(Status.PERMISSION_DENIED, "nothing may be put here: writes are off")
 
@@ -128,12 +143,11 @@ class Dispatcher:
     ) -> None:
         status = Status.OK if refusal is None else refusal.status
         outcome = OUTCOMES.get(status, "unknown")
-        route = f"{row.method.service}/{row.method.name}"
-        self._meter.observe(route, status.name, outcome, seconds, call.sent)
+        self._meter.observe(row.route, status.name, outcome, seconds, call.sent)
         if self._front.access_log:
             _log.info(
                 "request",
-                route=route,
+                route=row.route,
                 status=status.name,
                 outcome=outcome,
                 reason=None if refusal is None else refusal.message,

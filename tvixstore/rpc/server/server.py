@@ -44,7 +44,7 @@ class GrpcServer:
         self._connections.drain()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._drain_timeout
-        while running := set(self._dispatcher.running):
+        while running := self._dispatcher.running.tasks:
             if (left := until - loop.time()) <= 0:
                 _log.warning("drain.cancelled", count=len(running))
                 await self._cancel_running()
@@ -59,11 +59,12 @@ class GrpcServer:
         self._dispatcher.draining.set()
         self._door.close()
         await self._cancel_running()
+        self._dispatcher.running.close()
         await self._connections.close()
         await self._door.wait_closed()
 
     async def _cancel_running(self) -> None:
-        while running := set(self._dispatcher.running):
+        while running := self._dispatcher.running.tasks:
             await end(running)
 
 
