@@ -56,9 +56,10 @@ async def in_own_task(work: Coroutine[Any, Any, Result], seconds: float | None) 
         await asyncio.wait([task], timeout=seconds)
         if not task.done():
             raise Timeout
-    finally:
-        if not task.done():
-            await end([task])
+    except BaseException:
+        # Also if it is over by now: its error is nobody's any more.
+        await end([task])
+        raise
     return result_of(task)
 
 
