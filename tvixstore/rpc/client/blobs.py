@@ -22,6 +22,7 @@ from tvixstore.errors import CorruptData, InvalidData, Unavailable
 from tvixstore.policy.lru import Lru
 from tvixstore.rpc.client.paced import Sent, Served
 from tvixstore.rpc.client.peer import Peer
+from tvixstore.rpc.client.together import together
 from tvixstore.rpc.messages import StatBlob
 from tvixstore.rpc.methods import PUT_BLOB, READ_BLOB, STAT_BLOB
 from tvixstore.streams import BytesStream, ByteStream
@@ -85,6 +86,19 @@ class GrpcBlobService(BlobService):
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         return await self._claims.open_write(boundaries)
+
+    async def put(self, data: bytes) -> Digest:
+        if len(data) > DIRECT:
+            return await super().put(data)
+        # Short enough for one short call.
+        parts = [data[begin : begin + _MOST] for begin in range(0, len(data), _MOST)]
+        digest = await self._peer.tell(PUT_BLOB, parts)
+        if digest != Digest.of(data):
+            raise _stored_as(self._peer, Digest.of(data), digest)
+        return digest
+
+    async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
+        return await together(self.put, blobs)
 
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
         if digest == EMPTY_DIGEST:
@@ -229,9 +243,7 @@ class _GrpcBlobWriter(BlobWriter):
             await self._flush()
             digest = await self._sent.finish()
             if digest.raw != self._hasher.digest():
-                raise CorruptData(
-                    f"{self._peer.name} stored b3:{self._hasher.hexdigest()} as {digest}"
-                )
+                raise _stored_as(self._peer, Digest(self._hasher.digest()), digest)
             self._digest = digest
         return self._digest
 
@@ -245,3 +257,7 @@ class _GrpcBlobWriter(BlobWriter):
         self._held = 0
         for begin in range(0, len(data), _MOST):
             await self._sent.send(data[begin : begin + _MOST])
+
+
+def _stored_as(peer: Peer, digest: Digest, other: Digest) -> CorruptData:
+    return CorruptData(f"{peer.name} says that it stored blob {digest} as {other}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from grpclib.client import Stream
@@ -98,6 +98,11 @@ class Exchange(Stream[Any, Any]):
 
     pools: Pools | None = None
 
+    def _raise_for_content_type(self, headers_map: dict[str, str]) -> None:
+        # A server of grpclib leaves it out where it says that it does not know the call.
+        if "grpc-status" not in headers_map:
+            super()._raise_for_content_type(headers_map)
+
     async def recv_message(self) -> Any:
         """The next reply, `None` after the last one. Raises `CorruptData` for an invalid one."""
         if not self._recv_initial_metadata_done:
@@ -125,12 +130,16 @@ class Exchange(Stream[Any, Any]):
         """The only reply to the only request."""
         async with self:
             await self.send_message(request, end=True)
-            reply = await self.recv_message()
-            if reply is None:
-                # Raises the status, if there is one; OK is none for a reply that is missing.
-                await self.recv_trailing_metadata()
-                raise CorruptData("the call ends well, and without its reply")
-        return reply
+            return await self.only_reply()
+
+    async def tell(self, requests: Sequence[Any]) -> Any:
+        """The only reply to requests that are all there."""
+        async with self:
+            await self.send_request()
+            for request in requests:
+                await self.send_message(request)
+            await self.end()
+            return await self.only_reply()
 
     async def gather(self, request: Any, most: int) -> list[Any]:
         """All replies to the only request; raises `CorruptData` if they are more than `most`
@@ -145,6 +154,14 @@ class Exchange(Stream[Any, Any]):
                 if size > most:
                     raise CorruptData(f"more came than the {most} asked for")
         return replies
+
+    async def only_reply(self) -> Any:
+        reply = await self.recv_message()
+        if reply is None:
+            # Raises the status, if there is one; OK is none for a reply that is missing.
+            await self.recv_trailing_metadata()
+            raise CorruptData("the call ends well, and without its reply")
+        return reply
 
 
 class Replies(Generic[Reply]):
@@ -247,11 +264,8 @@ class Sending(Generic[Request, Reply]):
                 self._room.set()
                 await exchange.send_message(message)
             await exchange.end()
-            reply: Reply | None = await exchange.recv_message()
-            if reply is None:
-                await exchange.recv_trailing_metadata()
-                raise CorruptData("the call ends well, and without its reply")
-        return reply
+            reply: Reply = await exchange.only_reply()
+            return reply
 
 
 def _unreadable(compressed: int, length: int) -> str:

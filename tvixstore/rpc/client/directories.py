@@ -6,22 +6,24 @@ with the peer already are sent alone first; where it wants to see the children, 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Final
 
-from tvixstore.castore import EMPTY_DIGEST, ClosureReader, Digest, Directory
+from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory import DirectoryPutter, DirectoryService
 from tvixstore.directory.closure import ClosurePutter
 from tvixstore.errors import CorruptData, Incomplete, InvalidData, Unavailable
+from tvixstore.log import Logger
 from tvixstore.rpc.client.peer import Peer
+from tvixstore.rpc.client.together import AT_ONCE, together
 from tvixstore.rpc.messages import GetDirectory
 from tvixstore.rpc.methods import GET_DIRECTORY, PUT_DIRECTORY
 
-# Directories of a closure read ahead of whoever reads it; asked for at a time, one by one.
+# Directories of a closure that are read ahead of whoever reads it.
 _AHEAD: Final = 64
-_AT_ONCE: Final = 16
+
+log = Logger("tvixstore.rpc.client.directories")
 
 
 class GrpcDirectoryService(DirectoryService):
@@ -44,19 +46,7 @@ class GrpcDirectoryService(DirectoryService):
         return found[0]
 
     async def get_many(self, digests: Sequence[Digest]) -> list[Directory | None]:
-        found: list[Directory | None] = []
-        for begin in range(0, len(digests), _AT_ONCE):
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [
-                        group.create_task(self.get(digest))
-                        for digest in digests[begin : begin + _AT_ONCE]
-                    ]
-            except ExceptionGroup as errors:
-                # Those asked for together fail for one reason, if they fail.
-                raise errors.exceptions[0] from None
-            found += [task.result() for task in tasks]
-        return found
+        return await together(self.get, digests)
 
     async def put(self, directory: Directory) -> Digest:
         await self.put_many([directory])
@@ -72,38 +62,46 @@ class GrpcDirectoryService(DirectoryService):
     async def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
         reader = ClosureReader(root)
         begun = False
-        request = GetDirectory(root, recursive=True)
-        replies = await self._peer.serve(GET_DIRECTORY, request, _AHEAD)
-        if replies is None:
-            return
-        async with replies:
-            while True:
-                try:
-                    directory = await anext(replies, None)
-                except Unavailable as error:
-                    if begun:
-                        await self._tell_missing(root, reader, error)
+        async with aclosing(self._recursive(root)) as closure:
+            try:
+                async for directory in closure:
+                    begun = True
+                    self._feed(reader, directory)
+                    yield directory
+            except Unavailable as error:
+                if not begun:
                     raise
-                if directory is None:
-                    break
-                begun = True
-                try:
-                    reader.feed(directory)
-                except InvalidData as error:
-                    raise CorruptData(f"{self._peer.name}: closure of {root}: {error}") from error
-                yield directory
-        if begun and (missing := reader.missing()):
-            raise self._incomplete(missing[0], root)
+                log.info("closure.broke_off", key=root, reason=error)
+                whole = False
+            else:
+                whole = True
+        # What broke off is gone on with, one by one: that also tells which one is missing.
+        while begun and (missing := reader.missing()):
+            if whole:
+                raise self._incomplete(missing[0], root)
+            wanted = missing[:AT_ONCE]
+            for digest, found in zip(wanted, await self.get_many(wanted), strict=True):
+                if found is None:
+                    raise self._incomplete(digest, root)
+                self._feed(reader, found)
+                yield found
 
     async def put_closure(self) -> DirectoryPutter:
         return ClosurePutter(self)
 
-    async def _tell_missing(self, root: Digest, reader: ClosureReader, error: Unavailable) -> None:
-        """Raises `Incomplete` if a closure broke off because the peer lacks the rest of it."""
-        wanted = reader.missing()[:_AT_ONCE]
-        for digest, directory in zip(wanted, await self.get_many(wanted), strict=True):
-            if directory is None:
-                raise self._incomplete(digest, root) from error
+    async def _recursive(self, root: Digest) -> AsyncGenerator[Directory, None]:
+        request = GetDirectory(root, recursive=True)
+        replies = await self._peer.serve(GET_DIRECTORY, request, _AHEAD)
+        if replies is not None:
+            async with replies:
+                async for directory in replies:
+                    yield directory
+
+    def _feed(self, reader: ClosureReader, directory: Directory) -> None:
+        try:
+            reader.feed(directory)
+        except InvalidData as error:
+            raise CorruptData(f"{self._peer.name}: {error}") from error
 
     def _incomplete(self, digest: Digest, root: Digest) -> Incomplete:
         return Incomplete(
@@ -141,14 +139,7 @@ class GrpcDirectoryService(DirectoryService):
         return fetched
 
     async def _send(self, closure: Sequence[Directory]) -> None:
-        await self._peer.settle(GET_DIRECTORY, GetDirectory(EMPTY_DIGEST))
-        sent = await self._peer.send(PUT_DIRECTORY)
-        try:
-            for directory in closure:
-                await sent.send(directory)
-            digest = await sent.finish()
-        finally:
-            await sent.aclose()
+        digest = await self._peer.tell(PUT_DIRECTORY, closure, patient=True)
         if digest != closure[-1].digest:
             raise CorruptData(
                 f"{self._peer.name} stored a closure of {closure[-1].digest} as {digest}"

@@ -7,7 +7,7 @@ made once more, over a new one: everything here can be said twice.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal, TypeVar
 
@@ -139,6 +139,24 @@ class Peer:
             return reply
 
         return await self._named(method, lambda path: self._call(method, path, call, patient))
+
+    async def tell(
+        self,
+        method: Method[Request, Reply],
+        requests: Sequence[Request],
+        *,
+        patient: bool = False,
+    ) -> Reply:
+        """The reply to several requests that are all there. A `patient` call is as for `ask`."""
+
+        async def call(exchange: Exchange) -> Reply:
+            reply: Reply = await exchange.tell(requests)
+            return reply
+
+        told = await self._named(method, lambda path: self._call(method, path, call, patient))
+        if told is None:
+            raise Unavailable(f"{self.name} misses something that {method.name} takes for granted")
+        return told
 
     async def gather(
         self, method: Method[Request, Reply], request: Request, most: int
