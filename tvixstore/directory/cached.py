@@ -15,7 +15,7 @@ from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory.fill import ClosureFills
 from tvixstore.directory.service import DirectoryPutter, DirectoryService
 from tvixstore.directory.verify import VerifyDirectoryService
-from tvixstore.directory.walk import Walk, feed, unknown
+from tvixstore.directory.walk import Walk, unknown
 from tvixstore.errors import CorruptData, Incomplete, StoreError
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
@@ -72,20 +72,18 @@ class CachedDirectoryService(DirectoryService):
         return [next(rest) if each is None else each for each in found]
 
     async def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
-        reader = ClosureReader(root)
-        failure: Exception | None = None
-        try:
-            async with aclosing(self.near.get_closure(root)) as closure:
-                async for directory in closure:
-                    feed(reader, root, directory)
-                    yield directory
-        except _FAILURES as error:
-            failure = self._let_down(root, error)
-        if not reader.missing():
-            return
         async with AsyncExitStack() as closing:
-            walk = Walk(root, self.near, self._fills.follow, closing, failure)
-            async with aclosing(walk.go_on(reader)) as rest:
+            walk = Walk(ClosureReader(root), root, self.near, self._fills.follow, closing)
+            if self._fills.is_running(root):
+                # What is on its way is in near only in part.
+                walk.follow_all([root])
+            else:
+                async with aclosing(walk.begin()) as begun:
+                    async for directory in begun:
+                        yield directory
+                if walk.failure is not None:
+                    self._let_down(root, walk.failure)
+            async with aclosing(walk.go_on()) as rest:
                 async for directory in rest:
                     yield directory
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from tvixstore.castore import Digest, Directory
+from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory.closure import checked_closure, children_first
 from tvixstore.directory.service import DirectoryService
 from tvixstore.errors import CorruptData, StoreError, Unavailable
@@ -167,13 +167,17 @@ class Follower:
         self._read: dict[Digest, Directory] = {}
         fill.follow(self)
 
-    async def take(self, digest: Digest) -> Directory | None:
-        """That Directory of the closure; `None` if the closure ends before it comes."""
+    async def take(self, digest: Digest, reader: ClosureReader) -> Directory | None:
+        """That Directory of the closure; `None` if the closure ends before it comes.
+
+        What comes before it is kept, unless `reader` has it already.
+        """
         while digest not in self._read:
             directory = await self._next()
             if directory is None:
                 return None
-            self._read[directory.digest] = directory
+            if directory.digest not in reader:
+                self._read[directory.digest] = directory
         return self._read.pop(digest)
 
     async def aclose(self) -> None:
@@ -215,6 +219,11 @@ class ClosureFills:
 
     def __post_init__(self) -> None:
         self._filling: Filling[Digest, ClosureFill] = Filling(self.metrics)
+
+    def is_running(self, root: Digest) -> bool:
+        """Whether a follower now would have to wait for far no more than others do."""
+        fill = self._filling.running(root)
+        return fill is not None and not fill.passing
 
     def follow(self, root: Digest) -> Follower:
         """A follower of the fill of that closure, which begins now or is under way."""

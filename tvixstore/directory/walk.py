@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -20,12 +20,14 @@ _SUBTREES = 8
 
 @dataclass(eq=False)
 class Walk:
-    """Goes on with the closure of `root` where near did not, in the order of the naming.
+    """Reads the closure of `root` from near, and goes on where near does not, in the same order.
 
     Near is asked for what is still missing. What it lacks is the root of a subtree that far is
-    asked for, and all below comes from there. The followers in use go to `closing`.
+    asked for, and all below comes from there; where it lacks a lot, far is asked for the whole.
+    The followers in use go to `closing`.
     """
 
+    reader: ClosureReader
     root: Digest
     near: DirectoryService
     follow: Callable[[Digest], Follower]
@@ -36,14 +38,36 @@ class Walk:
     # Which subtree brings what has been named in it.
     _origin: dict[Digest, Follower] = field(default_factory=dict)
 
-    async def go_on(self, reader: ClosureReader) -> AsyncGenerator[Directory, None]:
-        """What `reader` has not got. Nothing where the root itself is absent."""
-        while wanted := reader.missing():
+    async def begin(self) -> AsyncGenerator[Directory, None]:
+        """As much of the closure as near gives by itself."""
+        async with aclosing(self.near.get_closure(self.root)) as closure:
+            while True:
+                try:
+                    directory = await anext(closure, None)
+                except (StoreError, OSError) as error:
+                    self.failure = error
+                    return
+                if directory is None:
+                    return
+                self._feed(directory)
+                yield directory
+
+    def follow_all(self, digests: Iterable[Digest]) -> None:
+        """Has them come with the whole closure from far."""
+        whole = self._begin(self.root)
+        self._origin |= dict.fromkeys(digests, whole)
+
+    async def go_on(self) -> AsyncGenerator[Directory, None]:
+        """What the reader has not got. Nothing where the root itself is absent."""
+        while wanted := self.reader.missing():
             for start in range(0, len(wanted), _SLICE):
                 digests = wanted[start : start + _SLICE]
                 unowned = [digest for digest in digests if digest not in self._origin]
                 found = await self._ask_near(unowned)
                 lacking = deque(digest for digest in unowned if digest not in found)
+                if len(lacking) > _SUBTREES and self.root not in self._begun:
+                    self.follow_all(lacking)
+                    lacking.clear()
                 for digest in digests:
                     directory = found.get(digest)
                     if directory is None:
@@ -51,8 +75,15 @@ class Walk:
                         directory = await self._ask_far(digest)
                     if directory is None:
                         return
-                    feed(reader, self.root, directory)
+                    self._feed(directory)
                     yield directory
+
+    def _feed(self, directory: Directory) -> None:
+        try:
+            self.reader.feed(directory)
+        except InvalidData as error:
+            # Of the closure itself: no other holder has a better one.
+            raise CorruptData(f"closure of {self.root}: {error}") from error
 
     async def _ask_near(self, digests: Sequence[Digest]) -> dict[Digest, Directory]:
         if not digests:
@@ -97,41 +128,33 @@ class Walk:
         """The Directory from far; `None` if it is the root, and absent."""
         follower = self._origin.get(digest)
         if follower is not None:
-            try:
-                directory = await follower.take(digest)
-            except Incomplete:
-                # Far has lost something of this subtree; what is left of it is asked for anew.
-                self._origin = {d: each for d, each in self._origin.items() if each is not follower}
-                directory = (await self._ask_near([digest])).get(digest)
-                if directory is not None:
+            with suppress(Incomplete):
+                if (directory := await self._from_subtree(follower, digest)) is not None:
                     return directory
-                follower = None
-        if follower is None:
-            follower = self._begin(digest)
-            directory = await follower.take(digest)
-        if directory is None:
-            if (reason := self._why_missing(digest)) is not None:
-                raise reason
-            return None
-        for child in directory.children:
-            self._origin.setdefault(child.digest, follower)
+            # Far has lost something of this subtree; what is left of it is asked for anew.
+            self._origin = {d: each for d, each in self._origin.items() if each is not follower}
+            found = await self._ask_near([digest])
+            if digest in found:
+                return found[digest]
+        directory = await self._from_subtree(self._begin(digest), digest)
+        if directory is None and (reason := self._why_missing(digest)) is not None:
+            raise reason
+        return directory
+
+    async def _from_subtree(self, follower: Follower, digest: Digest) -> Directory | None:
+        directory = await follower.take(digest, self.reader)
+        if directory is not None:
+            for child in directory.children:
+                self._origin.setdefault(child.digest, follower)
         return directory
 
     def _why_missing(self, digest: Digest) -> Unavailable | None:
         """What to raise for what far does not have; `None` for a root that is absent."""
-        if self.failure is not None and not isinstance(self.failure, Incomplete):
-            return unknown(self.failure)
         if digest == self.root:
-            return None
-        return Incomplete(f"Directory {digest} below {self.root} is missing", digest.raw)
-
-
-def feed(reader: ClosureReader, root: Digest, directory: Directory) -> None:
-    """Raises `CorruptData` where `directory` is not of the closure, or contradicts it."""
-    try:
-        reader.feed(directory)
-    except InvalidData as error:
-        raise CorruptData(f"closure of {root}: {error}") from error
+            return None if self.failure is None else unknown(self.failure)
+        if self.failure is None or isinstance(self.failure, Incomplete):
+            return Incomplete(f"Directory {digest} below {self.root} is missing", digest.raw)
+        return unknown(self.failure)
 
 
 def unknown(failure: Exception) -> Unavailable:
