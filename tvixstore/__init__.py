@@ -44,10 +44,12 @@ def loads(
     return open_text(text, folder)
 
 
-def __getattr__(name: str) -> type[Store]:
-    """`Store`, for those who annotate with it while they run."""
-    if name == "Store":
-        from tvixstore.library import Store
+if not TYPE_CHECKING:
 
-        return Store
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name):
+        """`Store`, for those who annotate with it while they run."""
+        if name == "Store":
+            from tvixstore.library import Store
+
+            return Store
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -204,4 +204,4 @@ EXAMPLES = [
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
 def test_what_we_ship_loads(path: Path) -> None:
     config = load_file(path, {**os.environ, "CUSTOMER_CACHE_PASSWORD": "x"})
-    assert config.substituters
+    assert config.substituters or config.graph is not None
