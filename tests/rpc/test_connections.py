@@ -66,7 +66,7 @@ class Wire(asyncio.Transport):
         if not self.closed.is_set():
             self.closed.set()
             assert self.protocol is not None
-            self.protocol.connection_lost(None)
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
     abort = close
 
@@ -80,6 +80,7 @@ async def test_a_peer_that_went_silent_is_hung_up_on() -> None:
     began = asyncio.get_running_loop().time()
     await wire.closed.wait()
     assert asyncio.get_running_loop().time() - began == 80
+    await connections.close()
     assert not connections.open
 
 

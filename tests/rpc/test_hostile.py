@@ -101,6 +101,57 @@ async def test_what_is_not_http2_is_hung_up_on_and_hurts_nobody() -> None:
         assert (await client.call(STAT, EMPTY)).status is Status.OK
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(":method", "POST"), (":scheme", "http"), ("te", "trailers")],
+        [(":method", "POST"), (":scheme", "http"), (":path", STAT), ("x", "\xe4")],
+        [(":method", "POST"), (":scheme", "http"), (":path", STAT), ("connection", "close")],
+        [(":method", "POST"), (":scheme", "http"), (":path", STAT), ("te", "gzip")],
+    ],
+    ids=["no path", "not ASCII", "not of HTTP/2", "trailers refused"],
+)
+async def test_headers_that_make_no_call_break_off_their_connection_alone(
+    headers: list[tuple[str, str]],
+) -> None:
+    async with (
+        serving() as served,
+        raw_client(served.address) as hostile,
+        raw_client(served.address) as client,
+    ):
+        hostile.h2.config.normalize_outbound_headers = False
+        hostile.h2.send_headers(1, [(key, value.encode("latin-1")) for key, value in headers])
+        hostile.flush()
+        await hostile.hung_up()
+        assert (await client.call(STAT, EMPTY)).status is Status.OK
+
+
+@pytest.mark.parametrize("timeout", ["1n", "0S", "99999999H"])
+async def test_a_deadline_beyond_reason_is_kept_within_it(timeout: str) -> None:
+    scoped = ScopedPaths()
+    async with serving(path_infos=scoped) as served, raw_client(served.address) as client:
+        if timeout.endswith("H"):
+            assert (await client.call(STAT, EMPTY, grpc_timeout=timeout)).status is Status.OK
+        else:
+            call = await client.call(GET, WANTED, grpc_timeout=timeout)
+            assert call.status is Status.DEADLINE_EXCEEDED
+            assert scoped.cleaned.is_set()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "text/plain"}, Status.UNKNOWN),
+        ({"grpc-timeout": "soon"}, Status.UNKNOWN),
+    ],
+)
+async def test_headers_that_are_not_of_grpc_are_refused(
+    headers: dict[str, str], status: Status
+) -> None:
+    async with serving() as served, raw_client(served.address) as client:
+        assert (await client.call(STAT, EMPTY, **headers)).status is status
+
+
 async def test_a_client_that_stalls_within_its_request_is_left() -> None:
     limits = Limits(stall=0.05)
     async with serving(limits=limits) as served, raw_client(served.address) as client:

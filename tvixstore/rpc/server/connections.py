@@ -8,6 +8,9 @@ What is set here, and why:
   off where that is passed.
 - Empty DATA frames, which are legal anywhere, are dropped: grpclib takes one for the stream's end.
 - Frames of kinds that nobody knows are dropped: grpclib fails on them.
+- A deadline that has passed already, or is years away, is brought within reason: grpclib answers
+  the first with UNKNOWN and a traceback in the log.
+- Whatever a client sends that h2 fails on breaks its connection off, and nothing else.
 - A GOAWAY is only sent to a connection without calls: grpclib's clients, and so daemons of ours,
   drop all calls that are under way when they get one.
 """
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from grpclib.config import Configuration
 from grpclib.events import _DispatchServerEvents
+from grpclib.metadata import decode_timeout, encode_timeout
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
 from grpclib.server import Handler
 from h2.config import H2Configuration
@@ -50,6 +54,9 @@ _FRAME: Final = 64 * 1024
 # kernel gives up a peer that takes nothing for as long as both together.
 _KEEPALIVE: Final = 60.0
 _KEEPALIVE_TIMEOUT: Final = 20.0
+# Seconds: the least and the most that a client's deadline is away.
+_MIN_TIMEOUT: Final = 0.02
+_MAX_TIMEOUT: Final = 86400.0
 # Seconds that answers which are written get to leave, once everything else is over.
 _FLUSH: Final = 1.0
 
@@ -65,7 +72,7 @@ _CONFIG: Final = Configuration(
 _H2_CONFIG: Final = H2Configuration(
     client_side=False,
     header_encoding="ascii",
-    validate_inbound_headers=False,
+    validate_inbound_headers=True,
     validate_outbound_headers=False,
     normalize_inbound_headers=False,
     normalize_outbound_headers=False,
@@ -87,7 +94,7 @@ class Connections:
         self._none_open.set()
 
     def __call__(self) -> H2Protocol:
-        handler = Handler(self._mapping, WireCodec(), None, _DispatchServerEvents())
+        handler = _Handler(self._mapping, WireCodec(), None, _DispatchServerEvents())
         return _Connection(self, handler)
 
     def made(self, connection: _Connection) -> None:
@@ -151,6 +158,13 @@ class _Connection(H2Protocol):
         super().connection_lost(exc)
         self._connections.lost(self, self._calls)
 
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except Exception as error:
+            _log.info("connection.broken_off", reason=f"{type(error).__name__}: {error}")
+            self.processor.close("not understood")
+
     def calls(self) -> list[asyncio.Task[None]]:
         """The tasks in which grpclib serves its calls."""
         return [task for task in self._calls._tasks.values() if not task.done()]
@@ -173,6 +187,24 @@ class _Connection(H2Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+class _Handler(Handler):
+    def accept(
+        self, stream: Stream, headers: list[tuple[str, str]], release_stream: Callable[[], Any]
+    ) -> None:
+        within = [(key, _within_reason(key, value)) for key, value in headers]
+        super().accept(stream, within, release_stream)
+
+
+def _within_reason(key: str, value: str) -> str:
+    if key != "grpc-timeout":
+        return value
+    try:
+        return encode_timeout(min(max(decode_timeout(value), _MIN_TIMEOUT), _MAX_TIMEOUT))
+    except ValueError:
+        # Answered as what it is.
+        return value
 
 
 class _Settings(Settings):

@@ -10,7 +10,7 @@ from typing import Final
 
 from grpclib.const import Cardinality
 
-from tvixstore.pathinfo.message import Message, number_field, text_field
+from tvixstore.castore.message import Message, number_field, text_field
 from tvixstore.rpc.messages import Form
 from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server.refusals import absent

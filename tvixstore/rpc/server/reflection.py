@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from grpclib.const import Cardinality, Status
 
+from tvixstore.castore.message import Message, bytes_field, number_field, text_field
 from tvixstore.errors import InvalidData
-from tvixstore.pathinfo.message import Message, bytes_field, number_field, text_field
 from tvixstore.rpc.messages import Form
 from tvixstore.rpc.methods import Method
 
