@@ -10,6 +10,7 @@ import pytest
 
 from tests.blob.conformance import noise
 from tests.blob.scripted import Scripted, chunks_of, cut, read, read_until_it_breaks
+from tests.blob.stores import local_store
 from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.blob import BlobService, CachedBlobService, Chunk
 from tvixstore.castore import Digest
@@ -397,3 +398,33 @@ async def test_a_reader_may_leave_at_any_moment() -> None:
                 await reading
             assert await cache.read(digest) == data
         assert far.open_streams == near.open_streams == 0
+
+
+async def test_a_local_near_without_room_is_left_as_it_was(tmp_path: Path) -> None:
+    far = Scripted(piece=256 * KIB)
+    data = noise(5 << 20)
+    digest = far.hold(data, 256 * KIB)
+    async with (
+        local_store(tmp_path, max_size=2 << 20) as near,
+        cached(near.blobs, far) as cache,
+    ):
+        assert await cache.read(digest) == data
+        await cache.aclose()
+        assert not await near.blobs.has(digest)
+        assert near.files() == []
+
+
+async def test_a_blob_is_kept_though_there_is_no_room_to_spool_it() -> None:
+    near, far = Scripted(), Scripted(piece=256 * KIB)
+    data = noise(8 << 20)
+    digest = far.hold(data, 256 * KIB)
+    async with cached(near, far) as cache:
+        cache.directory.rmdir()
+        slow = await cache.open_read(digest)
+        assert slow is not None
+        first = await anext(slow)
+        assert await cache.read(digest) == data
+        assert first + await slow.read_all() == data
+        await near.kept.wait()
+        assert digest in near.blobs
+        cache.directory.mkdir()
