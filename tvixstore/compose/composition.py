@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tvixstore import __version__
+from tvixstore.castore import SizeRule
 from tvixstore.compose.build import Builder
 from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
@@ -88,6 +89,7 @@ class Composition:
                 admission=guard,
                 max_downloads=config.daemon.max_downloads,
                 verify_ahead=config.daemon.verify_ahead,
+                sizes=SizeRule(config.daemon.directory_sizes),
             )
             # Closed from the last to the first: no new fills, then none, then no connections.
             closing_upstreams = await closing.enter_async_context(AsyncExitStack())

@@ -24,6 +24,7 @@ from tvixstore.castore import (
     encode_directory,
     encode_node,
 )
+from tvixstore.castore.message import Message, bytes_field, number_field, text_field
 from tvixstore.errors import InvalidData
 from tvixstore.nar import NarIdentity
 from tvixstore.nix import StorePath
@@ -34,7 +35,6 @@ from tvixstore.pathinfo.codec import (
     encode_narinfo,
     encode_path_info,
 )
-from tvixstore.pathinfo.message import Message, bytes_field, number_field, text_field
 
 Value = TypeVar("Value")
 

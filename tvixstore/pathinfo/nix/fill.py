@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tvixstore import nar
+from tvixstore.castore import SizeRule
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.pathinfo.info import Description, PathInfo
@@ -168,7 +169,9 @@ class Fill:
             return "passed"
         try:
             async with self.spool.open_reader() as reader:
-                self.node = await nar.ingest(self.job.content, reader, pools=self._table.pools)
+                self.node = await nar.ingest(
+                    self.job.content, reader, pools=self._table.pools, sizes=self._table.sizes
+                )
         except (CorruptData, InvalidData) as error:
             # The NAR is what was promised, and is no NAR: the upstream's fault, not the state's.
             raise CorruptData(f"{self._where} cannot be unpacked: {error}") from error
@@ -219,6 +222,8 @@ class Fills:
     admission: Admission | None = None
     max_downloads: int = 32
     verify_ahead: int = 1 << 20
+    # How the Directories that are made of NARs state their sizes.
+    sizes: SizeRule = SizeRule.DOCUMENTED
     downloads: asyncio.Semaphore = field(init=False)
     _running: dict[tuple[bytes, str], Fill] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
