@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING, Final, cast
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
+from h2.settings import SettingCodes
 
 from tvixstore.errors import Unavailable
 from tvixstore.rpc.client.address import Target
 from tvixstore.rpc.client.call import Timeout, in_own_task
 from tvixstore.rpc.codec import WireCodec
+from tvixstore.rpc.http2 import TolerantProcessor
 
 if TYPE_CHECKING:
     from asyncio import BaseTransport
 
 STREAM_WINDOW: Final = 1 << 20
 CONNECTION_WINDOW: Final = 64 << 20
+# A whole message of a blob comes in one frame.
+FRAME: Final = 260 << 10
 # Streams open on one connection: those at somebody's pace, and short calls.
 PACED: Final = 32
 PROMPT: Final = CONNECTION_WINDOW // STREAM_WINDOW - PACED
@@ -61,6 +65,9 @@ class _Protocol(H2Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.lost = asyncio.Event()
         super().connection_made(transport)
+        self.processor = TolerantProcessor(self.handler, self.connection)
+        self.connection._connection.update_settings({SettingCodes.MAX_FRAME_SIZE: FRAME})
+        self.connection.flush()
 
     def pause_writing(self) -> None:
         super().pause_writing()
