@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from grpclib.const import Status
+from h2.exceptions import ProtocolError
 
 from tvixstore.errors import InvalidData
 from tvixstore.rpc.messages import Form
@@ -112,9 +113,13 @@ class Call(Generic[Request, Reply]):
         self._parts.clear()
         self._held = 0
         self._wait("took")
-        if not self._stream._send_initial_metadata_done:
-            await self._stream.send_initial_metadata()
-        await self._stream._stream.send_data(data)
+        try:
+            if not self._stream._send_initial_metadata_done:
+                await self._stream.send_initial_metadata()
+            await self._stream._stream.send_data(data)
+        except (ProtocolError, ConnectionError) as error:
+            # The stream is closed already: the client has just left, and nobody reads this.
+            raise Refusal(Status.CANCELLED, str(error)) from error
         self._waits_for = None
         self._stream._send_message_done = True
         self.sent += len(data)

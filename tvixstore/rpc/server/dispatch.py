@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
-from h2.exceptions import ProtocolError
 
 from tvixstore.errors import StoreError
 from tvixstore.log import Logger
@@ -124,9 +123,6 @@ class Dispatcher:
             return refusal
         except StoreError as error:
             return refusal_of(error)
-        except (ProtocolError, ConnectionError) as error:
-            # The stream is closed already: the client left while something was being sent.
-            return Refusal(Status.CANCELLED, str(error))
         except Exception as error:
             _log.error("request.failed", exc_info=error, route=row.route)
             return Refusal(Status.INTERNAL, "internal error")
