@@ -1,4 +1,4 @@
-"""The programs in `docs/embedding.md`, run as they stand there."""
+"""What the documents have that can be run, run as it stands there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import tvixstore
 from tests.library.stores import LOCAL, put
 from tvixstore.blob import MemoryBlobService
-from tvixstore.compose import NodeType
+from tvixstore.compose import NodeType, lint, load_text
+from tvixstore.compose.graph import KINDS
+from tvixstore.compose.nodes import NODE_TYPES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text()
 LISTING, NODE_TYPE = re.findall(r"```python\n(.*?)```", TEXT, re.S)
@@ -46,3 +48,12 @@ async def test_the_node_type_can_be_made() -> None:
 def test_what_it_links_to_is_there() -> None:
     for link in re.findall(r"\]\(([^)]+)\)", TEXT):
         assert (Path(__file__).parents[2] / "docs" / link).exists(), link
+
+
+def test_the_long_form_that_is_explained_loads() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "composition.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    config = load_text(example, "composition.md", Path("/etc"), {})
+    assert [warning.section for warning in lint(config)] == []
+    explained = set(re.findall(r"^\| `([a-z]+)` \| [bdp]", text, re.M)) | {"combined"}
+    assert explained == {name for kind in KINDS for name in NODE_TYPES[kind]}

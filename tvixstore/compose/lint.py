@@ -38,7 +38,8 @@ def _lint_substituters(config: Config) -> Iterator[Mistake]:
 
 def _lint_substituter(config: Config, substituter: Substituter) -> Iterator[tuple[str, str]]:
     parts = urlsplit(substituter.url)
-    exposed = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    plain = parts.scheme in ("http", "grpc+http")
+    exposed = plain and not is_loopback(parts.hostname or "")
     if substituter.unsigned:
         yield "unsigned", "whoever runs this cache decides what is in the paths it has"
         if exposed:
