@@ -33,7 +33,7 @@ class VerifyPathInfoService(PathInfoWrapper):
     has to be signed by one of them, unless it is its own proof: an address of its NAR's SHA-256.
     """
 
-    nars: NarIdentities
+    nars: NarIdentities = field(repr=False)
     keys: KeyRing | None = None
     # Path infos left out of `list`, as they were wrong or their content was not to be had.
     left_out: int = field(default=0, init=False, repr=False)
