@@ -23,7 +23,7 @@ from tvixstore.errors import Unavailable
 from tvixstore.rpc.client.address import Target
 from tvixstore.rpc.client.call import Timeout, in_own_task
 from tvixstore.rpc.codec import WireCodec
-from tvixstore.rpc.http2 import TolerantProcessor
+from tvixstore.rpc.http2 import TolerantProcessor, hush
 
 if TYPE_CHECKING:
     from asyncio import BaseTransport
@@ -66,6 +66,7 @@ class _Protocol(H2Protocol):
         self.lost = asyncio.Event()
         super().connection_made(transport)
         self.processor = TolerantProcessor(self.handler, self.connection)
+        hush(self.connection._connection)
         self.connection._connection.update_settings({SettingCodes.MAX_FRAME_SIZE: FRAME})
         self.connection.flush()
 
