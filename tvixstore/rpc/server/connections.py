@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from grpclib.config import Configuration
 from grpclib.events import _DispatchServerEvents
 from grpclib.metadata import decode_timeout, encode_timeout
-from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
+from grpclib.protocol import Connection, H2Protocol, Stream
 from grpclib.server import Handler
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
@@ -33,11 +33,10 @@ from h2.settings import SettingCodes, Settings
 
 from tvixstore.log import Logger
 from tvixstore.rpc.codec import WireCodec
+from tvixstore.rpc.http2 import TolerantProcessor, hush
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from h2.events import DataReceived, Event
 
     from tvixstore.rpc.server.services import Service
 
@@ -146,6 +145,7 @@ class _Connection(H2Protocol):
         h2 = H2Connection(config=_H2_CONFIG)
         h2.local_settings = _Settings()
         h2.max_inbound_frame_size = h2.local_settings.max_frame_size
+        hush(h2)
         h2.initiate_connection()
         h2.increment_flow_control_window(_CONNECTION_WINDOW - h2.inbound_flow_control_window)
         self.connection = Connection(h2, self._transport, config=_CONFIG)
@@ -227,7 +227,7 @@ class _Settings(Settings):
         return _TOO_MANY_STREAMS
 
 
-class _Processor(EventsProcessor):
+class _Processor(TolerantProcessor):
     def __init__(
         self, handler: Handler, connection: Connection, released: Callable[[], None]
     ) -> None:
@@ -242,16 +242,6 @@ class _Processor(EventsProcessor):
             self._released()
 
         return release_and_tell
-
-    def process(self, event: Event) -> None:
-        # Once closed there are no processors left, and whatever still comes means nothing.
-        processors: dict[type[Event], Any] = getattr(self, "processors", {})
-        if (process := processors.get(type(event))) is not None:
-            process(event)
-
-    def process_data_received(self, event: DataReceived) -> None:
-        if event.flow_controlled_length:
-            super().process_data_received(event)
 
 
 def _set_options(bound: socket.socket | None) -> None:
