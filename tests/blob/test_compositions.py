@@ -6,9 +6,10 @@ fails, every answer is exact.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
@@ -199,3 +200,42 @@ def test_no_composition_gives_wrong_bytes_or_loses_what_somebody_has(
     seed: int, depth: int, steps: int
 ) -> None:
     virtual_clock.run(run(seed, depth, steps))
+
+
+READS = [check_read, check_whole, check_has, check_chunks]
+
+
+async def read_or_fail(world: World, service: BlobService) -> None:
+    with suppress(StoreError, OSError):
+        await world.random.choice(READS)(world, service)
+
+
+async def run_at_once(seed: int, depth: int) -> None:
+    """Several read at the same time, and some of them are cancelled."""
+    pools = Pools(files=1, cpu=1, dns=1)
+    stack = AsyncExitStack()
+    world = World(random.Random(seed), stack, pools)
+    try:
+        async with stack:
+            await crowd(world, world.build(depth))
+    finally:
+        pools.close()
+    assert [leaf.open_streams for leaf in world.leaves] == [0] * len(world.leaves)
+
+
+async def crowd(world: World, service: BlobService) -> None:
+    for _ in range(3):
+        readers = [asyncio.create_task(read_or_fail(world, service)) for _ in range(4)]
+        for reader in readers[: world.random.randint(0, 3)]:
+            for _ in range(world.random.randint(0, 30)):
+                await asyncio.sleep(0)
+            await asyncio.sleep(world.random.choice([0, 0, 0.1, 3.05]))
+            reader.cancel()
+        for outcome in await asyncio.gather(*readers, return_exceptions=True):
+            if outcome is not None and not isinstance(outcome, asyncio.CancelledError):
+                raise outcome
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3))
+def test_whoever_leaves_leaves_nothing_behind_and_disturbs_nobody(seed: int, depth: int) -> None:
+    virtual_clock.run(run_at_once(seed, depth))

@@ -6,9 +6,10 @@ whole, and never absent what somebody has.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -198,3 +199,38 @@ async def test_the_checks_catch_a_liar_and_one_that_forgets() -> None:
             with pytest.raises(AssertionError):
                 for _ in range(200):
                     await check(world, service)
+
+
+READS = [check_get, check_get_many, check_closure, check_leaving]
+
+
+async def read_or_fail(world: World, service: DirectoryService) -> None:
+    with suppress(StoreError, OSError):
+        await world.random.choice(READS)(world, service)
+
+
+async def run_at_once(seed: int, depth: int) -> None:
+    """Several read at the same time, and some of them are cancelled."""
+    stack = AsyncExitStack()
+    world = World(random.Random(seed), stack)
+    async with stack:
+        await crowd(world, world.build(depth))
+    assert [leaf.open_closures for leaf in world.leaves] == [0] * len(world.leaves)
+
+
+async def crowd(world: World, service: DirectoryService) -> None:
+    for _ in range(3):
+        readers = [asyncio.create_task(read_or_fail(world, service)) for _ in range(4)]
+        for reader in readers[: world.random.randint(0, 3)]:
+            for _ in range(world.random.randint(0, 30)):
+                await asyncio.sleep(0)
+            await asyncio.sleep(world.random.choice([0, 0, 0.1, 3.05]))
+            reader.cancel()
+        for outcome in await asyncio.gather(*readers, return_exceptions=True):
+            if outcome is not None and not isinstance(outcome, asyncio.CancelledError):
+                raise outcome
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3))
+def test_whoever_leaves_leaves_nothing_behind_and_disturbs_nobody(seed: int, depth: int) -> None:
+    virtual_clock.run(run_at_once(seed, depth))
