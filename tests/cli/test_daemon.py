@@ -248,3 +248,17 @@ async def test_it_serves_grpc_on_a_socket_and_takes_it_away_again(tmp_path: Path
     assert path.is_socket()
     await daemon.stop()
     assert not path.exists()
+
+
+async def test_it_serves_a_long_form_too(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    services = ("blobservices", "directoryservices", "pathinfoservices")
+    nodes = "".join(f'[{service}.root]\ntype = "memory"\n' for service in services)
+    settings = daemon.compose.read_text().partition("[store]")[0]
+    daemon.compose.write_text(settings + nodes)
+    async with daemon:
+        assert (await daemon.get("/nix-cache-info")).status == 200
+        assert (await daemon.get(NARINFO)).status == 404
+        assert daemon.events("tree")[0]["text"].startswith("  root (memory) ")
+    # What is remembered of NARs is kept, whatever else is not.
+    assert (tmp_path / "state" / "format").is_file()

@@ -3,10 +3,11 @@ durable."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -15,16 +16,30 @@ from obstore.store import LocalStore, MemoryStore
 
 from tvixstore.errors import ConfigError, CorruptData, Unavailable
 from tvixstore.kv.files import storage_error, sync_directory
+from tvixstore.policy.tasks import end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from obstore.store import ObjectStore
 
     from tvixstore.pools import Pools
 
+# Threads that wait for the disk at once.
+SYNC_THREADS = 4
 # No object of ours comes near; what is longer is not read into memory.
 MAX_OBJECT_BYTES = 64 << 20
+
+Result = TypeVar("Result")
+
+
+async def together(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """The results of all of `work`, done at once; the first error, when nothing runs any more."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        await end(tasks)
 
 
 @dataclass(eq=False)
@@ -88,12 +103,16 @@ class Bucket:
 
     async def sync(self, keys: Iterable[str]) -> None:
         """Makes the objects of `keys` survive a power cut."""
-        if self.folder is not None:
-            paths = [self.folder / key for key in dict.fromkeys(keys)]
-            try:
-                await self.pools.files.run(self._sync, paths)
-            except OSError as error:
-                raise storage_error(error, self.folder) from error
+        if self.folder is None:
+            return
+        paths = [self.folder / key for key in dict.fromkeys(keys)]
+        shares = min(SYNC_THREADS, len(paths))
+        try:
+            await together(
+                [self.pools.files.run(self._sync, paths[share::shares]) for share in range(shares)]
+            )
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
 
     def _sync(self, paths: list[Path]) -> None:
         assert self.folder is not None
@@ -106,9 +125,11 @@ class Bucket:
         for parent in {path.parent for path in paths}:
             sync_directory(parent)
             while parent != self.folder and parent not in self._durable_folders:
+                above = parent.parent
+                sync_directory(above)
+                # Only now: who finds it here relies on it.
                 self._durable_folders.add(parent)
-                parent = parent.parent
-                sync_directory(parent)
+                parent = above
 
     def _error(self, key: str, error: Exception) -> Unavailable:
         lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from tvixstore.blob.bucket import together
 from tvixstore.blob.object_codec import (
     blob_key,
     chunk_key,
@@ -19,26 +19,14 @@ from tvixstore.blob.service import BlobWriter
 from tvixstore.blob.staging import to_the_end
 from tvixstore.castore import EMPTY_DIGEST, Digest
 from tvixstore.errors import Unsupported
-from tvixstore.policy.tasks import end
 
 if TYPE_CHECKING:
     from tvixstore.blob.chunk_list import Entry
     from tvixstore.blob.chunking import Cutter
     from tvixstore.blob.objectstore import ObjectStoreBlobService
 
-Result = TypeVar("Result")
-
 # What is gathered before a thread takes it: the chunks in it are written at the same time.
 SLICE_BYTES = 4 << 20
-
-
-async def together(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The results of all of `work`, done at once; the first error, when nothing runs any more."""
-    tasks = [asyncio.create_task(each) for each in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        await end(tasks)
 
 
 class ObjectWriter(BlobWriter):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from tvixstore.blob.bucket import Bucket
+from tvixstore.blob.bucket import Bucket, together
 from tvixstore.blob.checked import CheckedStream
 from tvixstore.blob.chunking import Chunking
 from tvixstore.blob.object_codec import (
@@ -22,7 +22,7 @@ from tvixstore.blob.object_codec import (
     decode_chunk_object,
     decode_stat,
 )
-from tvixstore.blob.object_writer import ObjectWriter, together
+from tvixstore.blob.object_writer import ObjectWriter
 from tvixstore.blob.read_ahead import ReadAhead
 from tvixstore.blob.service import BlobService, BlobWriter, Chunk
 from tvixstore.castore import EMPTY_DIGEST, Digest
