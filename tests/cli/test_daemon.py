@@ -17,8 +17,6 @@ import pytest
 from tests.support.daemon import PROGRAM, Answer, Daemon, substituter
 from tests.support.upstream_server import Reply, UpstreamServer
 from tvixstore import __version__
-from tvixstore.cli.daemon import takes_writes
-from tvixstore.compose import Daemon as Settings
 
 NARINFO = "/0000000000000000000000000000000a.narinfo"
 # Nobody listens there: the port is reserved.
@@ -219,24 +217,6 @@ async def test_the_text_form_says_where_it_listens_and_that_it_is_ready(tmp_path
         "info draining seconds=10.0",
         "info stopped",
     ]
-
-
-@pytest.mark.parametrize(
-    ("keys", "writes"),
-    [
-        ({"grpc": "127.0.0.1:0", "http": "[::1]:0"}, True),
-        ({"grpc": "unix:grpc.sock", "http": "off"}, True),
-        ({"grpc": "127.0.0.1:0", "http": "0.0.0.0:0"}, False),
-        ({"grpc": "0.0.0.0:0", "http": "off"}, False),
-        ({"grpc": "0.0.0.0:0", "http": "off", "writes": True}, True),
-        ({"grpc": "127.0.0.1:0", "http": "off", "writes": False}, False),
-    ],
-)
-def test_writes_are_taken_where_only_this_machine_can_ask(
-    keys: dict[str, str | bool], writes: bool
-) -> None:
-    daemon = Settings.model_validate({key: keys[key] for key in keys})
-    assert takes_writes(daemon) is writes
 
 
 async def test_it_serves_grpc_on_a_socket_and_takes_it_away_again(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from tvixstore.cli.app import INTERRUPTED
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
-from tvixstore.compose.values import is_loopback
 from tvixstore.http import HttpFront, HttpServer
 from tvixstore.http import serve as serve_http
 from tvixstore.kv.state import VERSION
@@ -73,7 +72,7 @@ class _Daemon:
     ) -> list[HttpServer | GrpcServer]:
         """Starts to serve, and says what, where and from what."""
         daemon = self._config.daemon
-        writes = takes_writes(daemon)
+        writes = daemon.takes_writes()
         http = await serve_http(
             HttpFront(
                 composition.path_infos,
@@ -143,21 +142,10 @@ async def _drain_all(servers: list[HttpServer | GrpcServer]) -> None:
     await asyncio.gather(*[server.drain() for server in servers])
 
 
-def takes_writes(daemon: Daemon) -> bool:
-    """Whether anybody may put: by default only where nobody but this machine can ask."""
-    return _local(daemon) if daemon.writes == "auto" else daemon.writes
-
-
-def _local(daemon: Daemon) -> bool:
-    return all(
-        address.kind != "tcp" or is_loopback(address.host) for address in (daemon.http, daemon.grpc)
-    )
-
-
 def _why(daemon: Daemon) -> str:
     if daemon.writes != "auto":
         return "the compose file says so"
-    if _local(daemon):
+    if daemon.is_local():
         return "only this machine can connect"
     return "other machines can connect"
 

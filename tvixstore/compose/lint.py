@@ -8,15 +8,19 @@ from urllib.parse import urlsplit
 from tvixstore.compose.config import Config
 from tvixstore.compose.lint_graph import lint_graph
 from tvixstore.compose.mistakes import Mistake
-from tvixstore.compose.model import Substituter
+from tvixstore.compose.model import Daemon, Substituter
 from tvixstore.compose.values import format_duration, is_loopback
 
 
 def lint(config: Config) -> list[Mistake]:
     """What to warn of. Nothing of it keeps a daemon from starting."""
-    if config.graph is not None:
-        return lint_graph(config.graph)
-    return list(_lint_substituters(config))
+    below = _lint_substituters(config) if config.graph is None else lint_graph(config.graph)
+    return [*_lint_daemon(config.daemon), *below]
+
+
+def _lint_daemon(daemon: Daemon) -> Iterator[Mistake]:
+    if daemon.takes_writes() and not daemon.is_local():
+        yield Mistake("[daemon]", "writes", "is true: whoever can connect can put what he likes")
 
 
 def _lint_substituters(config: Config) -> Iterator[Mistake]:

@@ -28,6 +28,7 @@ from tvixstore.compose.values import (
     format_duration,
     format_size,
     is_grpc_url,
+    is_loopback,
     parse_address,
     parse_duration,
     parse_name,
@@ -204,6 +205,16 @@ class Daemon(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     access_log: bool = False
+
+    def is_local(self) -> bool:
+        """Whether nobody but this machine can connect."""
+        return all(
+            address.kind != "tcp" or is_loopback(address.host) for address in (self.http, self.grpc)
+        )
+
+    def takes_writes(self) -> bool:
+        """Whether anybody who can connect may put."""
+        return self.is_local() if self.writes == "auto" else self.writes
 
 
 class Store(Section):
