@@ -142,9 +142,9 @@ class Link:
         return self.channel._connected
 
     @property
-    def connection(self) -> object:
-        """What is another one after each time that it was lost."""
-        return self.channel._protocol
+    def connection(self) -> object | None:
+        """What is another one after each time that it was lost; `None` while there is none."""
+        return self.channel._protocol if self.connected else None
 
     async def connect(self, seconds: float) -> bool:
         """Connects, unless it is; whether it had to. Raises `Timeout` and `OSError`."""
@@ -159,11 +159,7 @@ class Link:
     @asynccontextmanager
     async def place(self, seconds: float) -> AsyncIterator[None]:
         """A place for a short call. Raises `Timeout` if there is none in time."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._prompt.acquire()
-        except TimeoutError:
-            raise Timeout from None
+        await _acquire(self._prompt, seconds)
         try:
             yield
         finally:
@@ -179,9 +175,8 @@ class Links:
 
     def __init__(self, dial: Dial, most: int = CONNECTIONS) -> None:
         self._dial = dial
-        self._most = most
+        self._places = asyncio.Semaphore(most * PACED)
         self._links: list[Link] = []
-        self._freed = asyncio.Condition()
         self._closed = False
 
     def first(self) -> Link:
@@ -196,16 +191,23 @@ class Links:
 
         Raises `Timeout` if there is none in time.
         """
-        if (link := self._free()) is None:
-            link = await self._wait(seconds)
+        await _acquire(self._places, seconds)
+        try:
+            self.first()
+        except Unavailable:
+            self._places.release()
+            raise
+        link = next((link for link in self._links if link.paced < PACED), None)
+        if link is None:
+            link = Link(self._dial())
+            self._links.append(link)
         link.paced += 1
         return link
 
     async def release(self, link: Link) -> None:
         link.paced -= 1
-        async with self._freed:
-            self._freed.notify()
-        if not link.paced and link is not self._links[0] and link in self._links:
+        self._places.release()
+        if not link.paced and link in self._links[1:]:
             self._links.remove(link)
             await link.aclose()
 
@@ -215,21 +217,13 @@ class Links:
         for link in self._links:
             await link.aclose()
 
-    def _free(self) -> Link | None:
-        self.first()
-        for link in self._links:
-            if link.paced < PACED:
-                return link
-        if len(self._links) == self._most:
-            return None
-        self._links.append(Link(self._dial()))
-        return self._links[-1]
 
-    async def _wait(self, seconds: float) -> Link:
-        try:
-            async with asyncio.timeout(seconds), self._freed:
-                while (link := self._free()) is None:
-                    await self._freed.wait()
-                return link
-        except TimeoutError:
-            raise Timeout from None
+async def _acquire(places: asyncio.Semaphore, seconds: float) -> None:
+    if not places.locked():
+        await places.acquire()
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await places.acquire()
+    except TimeoutError:
+        raise Timeout from None

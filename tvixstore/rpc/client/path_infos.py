@@ -21,7 +21,6 @@ from tvixstore.pathinfo.nix.download import Gone, NarSource
 from tvixstore.pathinfo.nix.fill import Fill, Job
 from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.upstream import Body, Resume
-from tvixstore.policy.lru import Lru
 from tvixstore.rpc.client.call import Unimplemented
 from tvixstore.rpc.client.paced import Served
 from tvixstore.rpc.client.peer import Peer
@@ -42,8 +41,6 @@ _MESSAGES_AHEAD: Final = 8
 _LIST_AHEAD: Final = 64
 # How often a download that breaks off goes on over a new connection.
 _RETRIES: Final = 2
-# Descriptions that are remembered, about 1 KiB each.
-_DESCRIBED: Final = 2000
 
 
 class GrpcPathInfoService(PathInfoService):
@@ -57,8 +54,6 @@ class GrpcPathInfoService(PathInfoService):
         self._peer = peer
         self._fills = fills
         self._content = self.content = content
-        # By path hash, what its NARs are likely to be asked by next.
-        self._described: Lru[bytes, Description] = Lru(_DESCRIBED)
 
     def __repr__(self) -> str:
         return repr(self._peer)
@@ -99,7 +94,6 @@ class GrpcPathInfoService(PathInfoService):
                 f"{self._peer.name}: asked for one NAR of {description.store_path}, "
                 "it describes another"
             )
-        self._described.put(path_hash, description)
         return description
 
     async def open_nar(
@@ -109,14 +103,9 @@ class GrpcPathInfoService(PathInfoService):
         length: int | None = None,
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
-        own = self._described.get(description.store_path.hash)
-        if own is None or not own.same_nar(description):
-            own = await self.describe(description.store_path.hash, description.nar_sha256)
-        if own is None or not own.same_nar(description):
-            return None
-
         async def follow(fill: Fill) -> ByteStream:
-            fill.put_into(into, own)
+            # As the caller knows it, who may have checked more of it than the peer did.
+            fill.put_into(into, description)
             stream = NarStream(self._fills, fill, offset, length)
             try:
                 await stream.ready()
@@ -127,7 +116,7 @@ class GrpcPathInfoService(PathInfoService):
                 raise
             return stream
 
-        return await self._fills.follow(self._job(own), follow)
+        return await self._fills.follow(self._job(description), follow)
 
     async def calculate_nar(self, root: Node) -> NarIdentity | None:
         """What the NAR of `root` is known by, found out by the peer; `None` if it cannot.

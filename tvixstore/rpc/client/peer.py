@@ -94,7 +94,7 @@ class Peer:
         self._settled: set[str] = set()
         # Calls that the peer did not know, and over which connection it said so: after a new one
         # it may be another daemon.
-        self._unimplemented: dict[str, object] = {}
+        self._unimplemented: dict[str, object | None] = {}
         self._outage = Outage(log, "peer.unreachable", "peer.reachable")
 
     @classmethod
@@ -245,13 +245,13 @@ class Peer:
         with self.troubles(method):
             for package in list(self._names(method)):
                 path = method.path(package)
-                if path in self._unimplemented and self._unimplemented[path] is self._connection:
+                if self._is_unknown(path):
                     continue
                 try:
                     result = await call(path)
                 except GRPCError as error:
                     if error.status is Status.UNIMPLEMENTED:
-                        self._unimplemented[path] = self._connection
+                        self._unimplemented[path] = self._links.first().connection
                         continue
                     if error.status is not Status.NOT_FOUND:
                         raise
@@ -268,9 +268,9 @@ class Peer:
             names.remove(package)
             names.insert(0, package)
 
-    @property
-    def _connection(self) -> object:
-        return self._links.first().connection
+    def _is_unknown(self, path: str) -> bool:
+        said_by = self._unimplemented.get(path)
+        return said_by is not None and said_by is self._links.first().connection
 
     def _open(self, link: Link, method: Method[Any, Any], path: str) -> Exchange:
         return open_call(link.channel, method, path, self._pools)
