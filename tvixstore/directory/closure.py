@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 
@@ -11,6 +12,22 @@ from tvixstore.errors import CorruptData, Incomplete, InvalidData
 
 # Directories asked for at once: enough to keep a backend busy, and bounded in memory.
 _SLICE = 128
+# Entries handled in one go (about 1 ms) before other tasks get their turn.
+_ENTRIES_A_TURN = 500
+
+
+class Turns:
+    """Lets other tasks run now and then, where nothing else makes this one wait."""
+
+    def __init__(self) -> None:
+        self._entries = 0
+
+    async def take(self, directory: Directory) -> None:
+        """After each Directory that was handled."""
+        self._entries += 1 + len(directory.entries)
+        if self._entries >= _ENTRIES_A_TURN:
+            self._entries = 0
+            await asyncio.sleep(0)
 
 
 async def walk_closure(
@@ -18,6 +35,7 @@ async def walk_closure(
 ) -> AsyncGenerator[Directory, None]:
     """`DirectoryService.get_closure` by way of `get_many`, a slice of a level at a time."""
     reader = ClosureReader(root)
+    turns = Turns()
     while wanted := reader.missing():
         for start in range(0, len(wanted), _SLICE):
             digests = wanted[start : start + _SLICE]
@@ -31,6 +49,7 @@ async def walk_closure(
                 except InvalidData as error:
                     raise CorruptData(f"closure of {root} as stored: {error}") from error
                 yield directory
+                await turns.take(directory)
 
 
 class ClosurePutter(DirectoryPutter):

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from tvixstore.castore import ClosureReader, Digest, Directory
-from tvixstore.directory.closure import checked_closure, children_first
+from tvixstore.directory.closure import Turns, checked_closure, children_first
 from tvixstore.directory.service import DirectoryService
 from tvixstore.errors import CorruptData, StoreError, Unavailable
 from tvixstore.log import Logger
@@ -127,8 +127,10 @@ class ClosureFill(Fill):
                 return not self.passing
             closure = {directory.digest: directory for directory in self._held.values()}
             async with await near.put_closure() as putter:
+                turns = Turns()
                 for directory in children_first(closure, self.root):
                     await putter.put(directory)
+                    await turns.take(directory)
                 await putter.close()
         except (StoreError, OSError) as error:
             self._pass(error)

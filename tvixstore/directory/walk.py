@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from tvixstore.castore import ClosureReader, Digest, Directory
+from tvixstore.directory.closure import Turns
 from tvixstore.directory.fill import Follower
 from tvixstore.directory.service import DirectoryService
 from tvixstore.errors import CorruptData, Incomplete, InvalidData, StoreError, Unavailable
@@ -59,6 +60,7 @@ class Walk:
 
     async def go_on(self) -> AsyncGenerator[Directory, None]:
         """What the reader has not got. Nothing where the root itself is absent."""
+        turns = Turns()
         while wanted := self.reader.missing():
             for start in range(0, len(wanted), _SLICE):
                 digests = wanted[start : start + _SLICE]
@@ -77,6 +79,7 @@ class Walk:
                         return
                     self._feed(directory)
                     yield directory
+                    await turns.take(directory)
 
     def _feed(self, directory: Directory) -> None:
         try:
