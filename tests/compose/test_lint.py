@@ -55,7 +55,7 @@ def test_a_timeout_that_starves_the_retries_is_warned_of() -> None:
 
 def test_writes_from_other_machines_are_warned_of() -> None:
     assert warnings('[daemon]\nhttp = "[::]:9000"\nwrites = true\n') == [
-        "[daemon]: writes: is true: whoever can connect can put whatever he likes"
+        "[daemon]: writes: is true: whoever can connect can put what he likes"
     ]
     assert warnings('[daemon]\nhttp = "[::]:9000"\n') == warnings("[daemon]\nwrites = true\n") == []
 
