@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -38,6 +38,8 @@ class Walk:
     _begun: dict[Digest, Follower] = field(default_factory=dict)
     # Which subtree brings what has been named in it.
     _origin: dict[Digest, Follower] = field(default_factory=dict)
+    # Far has the closure only in part.
+    _whole_failed: bool = False
 
     async def begin(self) -> AsyncGenerator[Directory, None]:
         """As much of the closure as near gives by itself."""
@@ -67,7 +69,7 @@ class Walk:
                 unowned = [digest for digest in digests if digest not in self._origin]
                 found = await self._ask_near(unowned)
                 lacking = deque(digest for digest in unowned if digest not in found)
-                if len(lacking) > _SUBTREES and self.root not in self._begun:
+                if self._is_a_lot(lacking):
                     self.follow_all(lacking)
                     lacking.clear()
                 for digest in digests:
@@ -113,6 +115,10 @@ class Walk:
                     found[digest] = directory
         return found
 
+    def _is_a_lot(self, lacking: Collection[Digest]) -> bool:
+        """Whether the whole closure brings what is lacking sooner than subtree after subtree."""
+        return not self._whole_failed and (self.root in self._begun or len(lacking) > _SUBTREES)
+
     def _look_ahead(self, lacking: deque[Digest], digest: Digest) -> None:
         """Has the next subtrees fetched together with the one of `digest`."""
         if lacking and lacking[0] == digest:
@@ -135,6 +141,7 @@ class Walk:
                 if (directory := await self._from_subtree(follower, digest)) is not None:
                     return directory
             # Far has lost something of this subtree; what is left of it is asked for anew.
+            self._whole_failed |= follower.root == self.root
             self._origin = {d: each for d, each in self._origin.items() if each is not follower}
             found = await self._ask_near([digest])
             if digest in found:
