@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -119,14 +119,19 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> PathInfoService:
     return service
 
 
+def _shown(members: Sequence[str]) -> list[str]:
+    """What members are called in logs and errors: `mirror`, not `mirror/breaker`."""
+    return [member.partition("/")[0] for member in members]
+
+
 def _race(builder: Builder, name: str, node: RaceNode) -> PathInfoService:
     members = [builder.path_infos(member) for member in node.members]
-    return RacingPathInfoService(members, node.members, node.hedge)
+    return RacingPathInfoService(members, _shown(node.members), node.hedge)
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> PathInfoService:
     members = [builder.path_infos(member) for member in node.members]
-    return FallbackPathInfoService(members, node.members, builder.daemon.lookup_timeout)
+    return FallbackPathInfoService(members, _shown(node.members), builder.daemon.lookup_timeout)
 
 
 def _timeout(builder: Builder, name: str, node: TimeoutNode) -> PathInfoService:
