@@ -286,3 +286,20 @@ async def test_a_blob_of_300_mb_goes_there_and_comes_back(tmp_path: Path) -> Non
             async for part in stream:
                 received += len(part)
         assert received == 300 * (4 + len(piece))
+
+
+async def test_empty_frames_and_frames_that_nobody_knows_are_no_end() -> None:
+    async def answer(stream: Stream[Any, Any]) -> None:
+        await stream.recv_message()
+        await stream.send_initial_metadata()
+        raw = stream._stream
+        for _ in range(2):
+            assert raw.id is not None
+            raw._h2_connection.send_data(raw.id, b"")
+            raw._transport.write(raw._h2_connection.data_to_send())
+            # Of no length, type 0x21, without flags, of the connection.
+            raw._transport.write(b"\0\0\0\x21\0\0\0\0\0")
+            await stream.send_message(DATA)
+
+    async with scripted({READ_BLOB: answer}) as (peer, _):
+        assert await GrpcBlobService(peer).read(Digest.of(DATA + DATA), 1) == DATA + DATA
