@@ -7,7 +7,7 @@ COMPOSE ?= compose.toml
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST ?= $(BIN)/pytest
 
-.PHONY: help run test test-slow bench lint format clean packages
+.PHONY: help run test test-slow bench lint format protos clean packages
 .DELETE_ON_ERROR:
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test       check style, types, layers, and run the tests"
 	@echo "make test-slow  run the tests that take long"
 	@echo "make lint       check style, types and layers only"
+	@echo "make protos     generate tvixstore/proto from protos again"
 	@echo "make bench      measure; see docs/performance.md"
 	@echo "make clean      remove what the above made, the state apart"
 
@@ -39,6 +40,9 @@ format: $(VENV)/installed-for-tests
 
 bench: packages $(VENV)/installed-for-tests
 	$(BIN)/python -m bench $(ARGS)
+
+protos: $(VENV)/installed-for-tests
+	$(BIN)/python protos/generate.py tvixstore/proto
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,8 +7,10 @@ import os
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import obstore
 import pytest
 from hypothesis import HealthCheck, settings
+from obstore.store import MemoryStore
 
 from tests.support.leaks import LoopWatch, Snapshot, fail_on
 
@@ -61,6 +63,12 @@ def pytest_fixture_setup(
 
         fixturedef.addfinalizer(check)
     return result
+
+
+@pytest.fixture(autouse=True, scope="session")
+def object_store_runtime() -> None:
+    """Starts what serves all object stores of this process, and stays: no test brought it."""
+    obstore.put(MemoryStore(), "begin", b"")
 
 
 @pytest.fixture(autouse=True)

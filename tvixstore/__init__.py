@@ -1,3 +1,55 @@
-"""A composable content-addressed store and caching proxy for Nix."""
+"""A composable content-addressed store and caching proxy for Nix.
+
+    async with tvixstore.open("compose.toml") as store:
+        info = await store.path_infos.get(path_hash)
+
+Importing this costs nothing: what is behind `open` is imported when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from tvixstore.library import Store
+
+__all__ = ["Store", "__version__", "loads", "open"]
 
 __version__ = "0.1.0"
+
+
+def open(source: str | PathLike[str] | Mapping[str, Any]) -> AbstractAsyncContextManager[Store]:
+    """The composition in the file `source`, or in a mapping that is what a file would be parsed to.
+
+    To be entered in a running event loop; leaving it ends what is under way, and closes everything.
+    Paths in a file are relative to its folder, in a mapping to the current one. `[daemon]` listens
+    nowhere here: its other keys count. Raises `ConfigError`, a line a mistake.
+    """
+    from tvixstore.library import open_store
+
+    return open_store(source)
+
+
+def loads(
+    text: str, *, folder: str | PathLike[str] | None = None
+) -> AbstractAsyncContextManager[Store]:
+    """The composition in `text`, as `open` has it; paths are relative to `folder`, or else to the
+    current one."""
+    from tvixstore.library import open_text
+
+    return open_text(text, folder)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """`Store`, for those who annotate with it while they run."""
+        if name == "Store":
+            from tvixstore.library import Store
+
+            return Store
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

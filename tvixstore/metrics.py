@@ -37,6 +37,34 @@ class NodeMeter:
         histogram.observe(seconds)
 
 
+class FrontMeter:
+    """Requests of one front door: how many, how they ended, how long they took, what they sent."""
+
+    def __init__(self, metrics: Metrics, front: str) -> None:
+        self._front = front
+        self._requests = metrics.requests
+        self._seconds = metrics.request_seconds
+        self._bytes = metrics.response_bytes.labels(front)
+        self._bound_requests: dict[tuple[str, int | str, str], Count] = {}
+        self._bound_seconds: dict[str, Spread] = {}
+
+    def observe(
+        self, route: str, status: int | str, outcome: str, seconds: float, sent: int
+    ) -> None:
+        """One finished request; `sent` counts the bytes of its body."""
+        counter = self._bound_requests.get((route, status, outcome))
+        if counter is None:
+            counter = self._requests.labels(self._front, route, status, outcome)
+            self._bound_requests[route, status, outcome] = counter
+        counter.inc()
+        histogram = self._bound_seconds.get(route)
+        if histogram is None:
+            histogram = self._bound_seconds[route] = self._seconds.labels(self._front, route)
+        histogram.observe(seconds)
+        if sent:
+            self._bytes.inc(sent)
+
+
 class Metrics:
     """The registry of one composition, with all of its metrics."""
 

@@ -10,7 +10,21 @@ import pytest
 
 from tests.blob.conformance import CHECKS
 from tests.blob.stores import local_store
-from tvixstore.blob import BlobService, BlobWriter, Chunk, LocalBlobService, MemoryBlobService
+from tests.blob.wrapped import ReadsFrom, Unwritable
+from tests.rpc.client.rows import BLOB_ROWS
+from tvixstore.blob import (
+    BlobService,
+    BlobWriter,
+    CachedBlobService,
+    Chunk,
+    FallbackBlobService,
+    LocalBlobService,
+    MemoryBlobService,
+    RacingBlobService,
+    ReadOnlyBlobService,
+    VerifyBlobService,
+)
+from tvixstore.blob.objectstore import ObjectStoreBlobService
 from tvixstore.castore import EMPTY_DIGEST, Digest
 from tvixstore.kv import Durability, MemoryKeyValue
 from tvixstore.pools import Pools
@@ -42,11 +56,93 @@ def local(durability: Durability, chunk_size: int) -> Factory:
     return factory
 
 
+def over(make: Callable[[BlobService], BlobService], *, chunk_size: int | None = None) -> Factory:
+    """The row of a wrapper: what is written to the service that `make` gets is read through it."""
+
+    @asynccontextmanager
+    async def factory(path: Path) -> AsyncIterator[BlobService]:
+        if chunk_size is None:
+            inner: BlobService = MemoryBlobService()
+            yield ReadsFrom(make(inner), inner)
+            return
+        async with local_store(path, chunk_size=chunk_size) as store:
+            yield ReadsFrom(make(store.blobs), store.blobs)
+
+    return factory
+
+
+def cache(*, fills: bool, chunk_size: int = 64 << 10) -> Factory:
+    """The row of a cache that is written itself, or whose far service is."""
+
+    @asynccontextmanager
+    async def factory(path: Path) -> AsyncIterator[BlobService]:
+        pools = Pools(files=2, cpu=1, dns=1)
+        near, far = path / "near", path / "far"
+        near.mkdir()
+        far.mkdir()
+        async with (
+            local_store(near, chunk_size=256 << 10) as near_store,
+            local_store(far, chunk_size=chunk_size) as far_store,
+        ):
+            service = CachedBlobService(near_store.blobs, far_store.blobs, path, pools)
+            try:
+                yield ReadsFrom(service, far_store.blobs) if fills else service
+            finally:
+                await service.aclose()
+                pools.close()
+
+    return factory
+
+
+@asynccontextmanager
+async def cache_that_passes(path: Path) -> AsyncIterator[BlobService]:
+    pools = Pools(files=2, cpu=1, dns=1)
+    far = MemoryBlobService()
+    service = CachedBlobService(Unwritable(), far, path, pools)
+    try:
+        yield ReadsFrom(service, far)
+    finally:
+        await service.aclose()
+        pools.close()
+
+
+def object_store(memory: bool, avg_chunk_size: int) -> Factory:
+    @asynccontextmanager
+    async def factory(path: Path) -> AsyncIterator[BlobService]:
+        pools = Pools()
+        try:
+            url = "memory:///" if memory else f"file://{path}"
+            yield ObjectStoreBlobService.at(url, pools, avg_chunk_size)
+        finally:
+            pools.close()
+
+    return factory
+
+
 BLOB_SERVICES: dict[str, Factory] = {
     "memory": memory,
     "local over memory": local_over_memory,
     "local": local("power", 256 << 10),
     "local with small chunks": local("process", 16 << 10),
+    "object store in a folder": object_store(False, 256 << 10),
+    "object store in memory, with small chunks": object_store(True, 16 << 10),
+    "cache": cache(fills=False),
+    "cache that is filled": cache(fills=True),
+    "cache whose near takes nothing": cache_that_passes,
+    "race": over(lambda inner: RacingBlobService([MemoryBlobService(), inner], ["empty", "full"])),
+    "race over chunks": over(
+        lambda inner: RacingBlobService([inner, inner], ["one", "two"]), chunk_size=64 << 10
+    ),
+    "fallback": over(
+        lambda inner: FallbackBlobService([MemoryBlobService(), inner], ["empty", "full"])
+    ),
+    "fallback over chunks": over(
+        lambda inner: FallbackBlobService([inner], ["full"]), chunk_size=64 << 10
+    ),
+    "verify": over(VerifyBlobService),
+    "verify over chunks": over(VerifyBlobService, chunk_size=64 << 10),
+    "readonly": over(ReadOnlyBlobService),
+    **BLOB_ROWS,
 }
 
 

@@ -191,7 +191,7 @@ async def test_it_listens_on_a_unix_socket_and_takes_it_away_again(tmp_path: Pat
 
 
 async def test_the_text_form_says_where_it_listens_and_that_it_is_ready(tmp_path: Path) -> None:
-    (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\n')
+    (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\ngrpc = "127.0.0.1:0"\n')
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM, "daemon"), cwd=tmp_path, stderr=asyncio.subprocess.PIPE
     )
@@ -202,16 +202,44 @@ async def test_the_text_form_says_where_it_listens_and_that_it_is_ready(tmp_path
         if line.endswith(" info ready\n"):
             process.terminate()
     assert await process.wait() == 0
-    assert lines[:3] == [
+    assert lines[:4] == [
         f"info starting version={__version__} compose=compose.toml",
         lines[1],
+        lines[2],
         f"info state path={tmp_path / 'state'} format=1",
     ]
     assert lines[1].startswith("info listening http=http://127.0.0.1:")
-    assert lines[3].startswith('info tree text="  root (local) ')
-    assert lines[4:] == [
+    assert lines[2].startswith("info listening grpc=grpc+http://127.0.0.1:")
+    assert lines[2].endswith(' writes=true why="only this machine can connect"')
+    assert lines[4].startswith('info tree text="  root (local) ')
+    assert lines[5:] == [
         "info ready",
         "info signal name=SIGTERM",
         "info draining seconds=10.0",
         "info stopped",
     ]
+
+
+async def test_it_serves_grpc_on_a_socket_and_takes_it_away_again(tmp_path: Path) -> None:
+    path = tmp_path / "grpc.sock"
+    daemon = Daemon(tmp_path, daemon={"grpc": "unix:grpc.sock"})
+    await daemon.start()
+    (listening,) = [event for event in daemon.events("listening") if "grpc" in event]
+    assert (listening["grpc"], listening["writes"]) == (f"grpc+unix://{path}", True)
+    assert path.is_socket()
+    await daemon.stop()
+    assert not path.exists()
+
+
+async def test_it_serves_a_long_form_too(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    services = ("blobservices", "directoryservices", "pathinfoservices")
+    nodes = "".join(f'[{service}.root]\ntype = "memory"\n' for service in services)
+    settings = daemon.compose.read_text().partition("[store]")[0]
+    daemon.compose.write_text(settings + nodes)
+    async with daemon:
+        assert (await daemon.get("/nix-cache-info")).status == 200
+        assert (await daemon.get(NARINFO)).status == 404
+        assert daemon.events("tree")[0]["text"].startswith("  root (memory) ")
+    # What is remembered of NARs is kept, whatever else is not.
+    assert (tmp_path / "state" / "format").is_file()

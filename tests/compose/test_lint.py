@@ -53,6 +53,13 @@ def test_a_timeout_that_starves_the_retries_is_warned_of() -> None:
     ]
 
 
+def test_writes_from_other_machines_are_warned_of() -> None:
+    assert warnings('[daemon]\nhttp = "[::]:9000"\nwrites = true\n') == [
+        "[daemon]: writes: is true: whoever can connect can put what he likes"
+    ]
+    assert warnings('[daemon]\nhttp = "[::]:9000"\n') == warnings("[daemon]\nwrites = true\n") == []
+
+
 def test_only_optional_ones_are_warned_of() -> None:
     assert warnings(substituter(SIGNED, "optional = true")) == [
         "[[substituters]]: optional: is true for all: while all are down, lookups fail"
@@ -62,12 +69,6 @@ def test_only_optional_ones_are_warned_of() -> None:
 def test_none_enabled_is_warned_of() -> None:
     assert warnings(substituter(SIGNED, "enabled = false")) == [
         "[[substituters]]: enabled: is false for all: only the store is asked"
-    ]
-
-
-def test_http_off_is_warned_of() -> None:
-    assert warnings('[daemon]\nhttp = "off"\n') == [
-        "[daemon]: http: is off, and this version serves nothing else"
     ]
 
 

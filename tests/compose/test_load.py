@@ -140,6 +140,22 @@ def test_paths_are_relative_to_the_folder_of_the_file(
     assert config.daemon.http == Address("unix", path=str(tmp_path / "http.sock"))
 
 
+@pytest.mark.parametrize(
+    ("keys", "writes"),
+    [
+        ('grpc = "127.0.0.1:0"\nhttp = "[::1]:0"', True),
+        ('grpc = "unix:grpc.sock"\nhttp = "off"', True),
+        ('grpc = "localhost:0"\nhttp = "0.0.0.0:0"', False),
+        ('grpc = "0.0.0.0:0"\nhttp = "off"', False),
+        ('grpc = "[::]:0"\nhttp = "off"\nwrites = true', True),
+        ('grpc = "127.0.0.1:0"\nhttp = "off"\nwrites = false', False),
+        ('grpc = "127.0.0.1:0"\nhttp = "off"\nwrites = "auto"', True),
+    ],
+)
+def test_writes_are_taken_where_only_this_machine_can_ask(keys: str, writes: bool) -> None:
+    assert load(f"[daemon]\n{keys}\n").daemon.takes_writes() is writes
+
+
 TOML_KEYS = st.sampled_from(
     ["daemon", "store", "substituters", "url", "name", "state", "http", "public_keys", "timeout"]
 ) | st.text(max_size=5)
@@ -204,4 +220,4 @@ EXAMPLES = [
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
 def test_what_we_ship_loads(path: Path) -> None:
     config = load_file(path, {**os.environ, "CUSTOMER_CACHE_PASSWORD": "x"})
-    assert config.substituters
+    assert config.substituters or config.graph is not None

@@ -10,24 +10,35 @@ from pathlib import Path
 import pytest
 
 from tests.directory.samples import CLOSURE, EMPTY, LEAF, MIDDLE, OTHER, ROOT, directory, named
+from tests.rpc.client.rows import REACHES, Reach
+from tests.rpc.client.rows import directories as grpc_directories
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, SizeRule, SymlinkNode
 from tvixstore.directory import (
+    CachedDirectoryService,
     DirectoryPutter,
     DirectoryService,
+    FallbackDirectoryService,
     LocalDirectoryService,
     MemoryDirectoryService,
+    RacingDirectoryService,
+    ReadOnlyDirectoryService,
+    VerifyDirectoryService,
 )
-from tvixstore.errors import CorruptData, Incomplete, InvalidData
+from tvixstore.errors import CorruptData, Incomplete, InvalidData, StorageFull, Unavailable
 from tvixstore.kv import LmdbEngine, MemoryKeyValue
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A service, and where Directories are put for it to find: itself, if it is writable."""
+    """A service, and where Directories are put for it to find: itself, if it is writable.
+
+    One that takes closures only takes no Directory whose children it has not.
+    """
 
     service: DirectoryService
     backing: DirectoryService
     writable: bool = True
+    closures_only: bool = False
 
 
 Factory = Callable[[Path], AbstractAsyncContextManager[Subject]]
@@ -55,6 +66,39 @@ def over(make: Callable[[DirectoryService], DirectoryService], *, writable: bool
     return factory
 
 
+def cache(*, fills: bool, near: Callable[[], DirectoryService] = MemoryDirectoryService) -> Factory:
+    """The row of a cache that is written itself, or whose far service is."""
+
+    @asynccontextmanager
+    async def factory(_: Path) -> AsyncIterator[Subject]:
+        far = MemoryDirectoryService()
+        service = CachedDirectoryService(near(), far)
+        try:
+            yield Subject(service, far if fills else service, writable=not fills)
+        finally:
+            await service.aclose()
+
+    return factory
+
+
+def grpc(reach: Reach) -> Factory:
+    """The row of our client over our server."""
+
+    @asynccontextmanager
+    async def factory(path: Path) -> AsyncIterator[Subject]:
+        async with grpc_directories(reach, path) as (service, backing):
+            yield Subject(service, backing, closures_only=True)
+
+    return factory
+
+
+class Unwritable(MemoryDirectoryService):
+    """Has no room."""
+
+    async def put_many(self, directories: Sequence[Directory]) -> None:
+        raise StorageFull("the disk is full")
+
+
 @asynccontextmanager
 async def local_over_lmdb(path: Path) -> AsyncIterator[Subject]:
     engine = LmdbEngine(path)
@@ -70,6 +114,24 @@ SERVICES: dict[str, Factory] = {
     "local over memory": plain(lambda: LocalDirectoryService(MemoryKeyValue())),
     "local that caches nothing": plain(lambda: LocalDirectoryService(MemoryKeyValue(), 0)),
     "local over lmdb": local_over_lmdb,
+    "cache": cache(fills=False),
+    "cache that is filled": cache(fills=True),
+    "cache whose near takes nothing": cache(fills=True, near=Unwritable),
+    "race": over(
+        lambda inner: RacingDirectoryService(
+            [ReadOnlyDirectoryService(MemoryDirectoryService()), inner], ["empty", "full"]
+        ),
+        writable=True,
+    ),
+    "fallback": over(
+        lambda inner: FallbackDirectoryService(
+            [ReadOnlyDirectoryService(MemoryDirectoryService()), inner], ["empty", "full"]
+        ),
+        writable=True,
+    ),
+    "verify": over(VerifyDirectoryService, writable=True),
+    "readonly": over(ReadOnlyDirectoryService, writable=False),
+    **{name: grpc(reach) for name, reach in REACHES.items()},
 }
 
 
@@ -109,6 +171,11 @@ async def test_what_was_put_comes_back(writable: Subject) -> None:
 
 
 async def test_children_need_not_be_there_before_their_parent(writable: Subject) -> None:
+    if writable.closures_only:
+        with pytest.raises(InvalidData):
+            await writable.service.put(ROOT)
+        await assert_absent(writable.service, [ROOT])
+        return
     await writable.service.put(ROOT)
     assert await writable.service.get(ROOT.digest) == ROOT
     assert await writable.service.get(MIDDLE.digest) is None
@@ -203,7 +270,8 @@ async def test_sizes_may_follow_either_rule(subject: Subject, rule: SizeRule) ->
 async def test_sizes_of_both_rules_in_one_closure_are_corrupt(subject: Subject) -> None:
     directories = with_sizes(SizeRule.DOCUMENTED, SizeRule.DOUBLED)
     await subject.backing.put_many(directories)
-    with pytest.raises(CorruptData):
+    # Of a peer that finds it out itself, all that is known is that it did not answer.
+    with pytest.raises((CorruptData, Unavailable) if subject.closures_only else CorruptData):
         await closure_of(subject.service, directories[-1].digest)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.nar.trees import File, Link, Tree, deep, memory, nar_of, source, store, trees
 from tests.nar.vectors import INVALID, VALID, Valid
 from tvixstore.blob import BlobWriter, MemoryBlobService
-from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, encode_node
+from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, SizeRule, encode_node
 from tvixstore.directory import MemoryDirectoryService
 from tvixstore.errors import InvalidData, StorageFull, Unavailable
 from tvixstore.nar import ingest, nar_size, render
@@ -150,6 +150,18 @@ async def test_batches_are_bounded_by_number_and_by_bytes() -> None:
     assert max(map(len, blobs.batches)) == 1000
     assert max(map(sum, blobs.batches)) <= 4 * 1024 * 1024 + 100_000
     assert len(blobs.batches) <= 6
+
+
+async def test_sizes_are_doubled_where_tvix_shares_the_store() -> None:
+    content = memory()
+    tree: Tree = {b"a": {b"b": {b"c": File(b"x")}, b"d": File(b"y")}, b"e": File(b"z")}
+    node = await ingest(content, source(nar_of(tree)), sizes=SizeRule.DOUBLED)
+    assert isinstance(node, DirectoryNode)
+    assert node.size == 2 * (2 + 2 + 1)
+    root = await content.directories.get(node.digest)
+    assert root is not None
+    assert [child.size for child in root.children] == [2 * (2 + 1)]
+    assert await render(content, node).read_all() == nar_of(tree)
 
 
 async def test_equal_directories_are_stored_once() -> None:

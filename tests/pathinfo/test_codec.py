@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvixstore.castore import Digest, DirectoryNode, FileNode, SymlinkNode, encode_node
+from tvixstore.castore.message import bytes_field
 from tvixstore.errors import InvalidData
 from tvixstore.nix import ContentAddress, NixHash, Signature, StorePath
 from tvixstore.nix.content_address import Method
@@ -23,7 +24,6 @@ from tvixstore.pathinfo.codec import (
     encode_path_info,
     encode_record,
 )
-from tvixstore.pathinfo.message import bytes_field
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "pathinfo.json").read_text()

@@ -31,8 +31,13 @@ class ReadAhead(ByteStream):
         load: Callable[[Entry], Coroutine[Any, Any, bytes]],
         skip: int,
         length: int,
+        *,
+        chunks_ahead: int = CHUNKS_AHEAD,
+        bytes_ahead: int = BYTES_AHEAD,
     ) -> None:
         self._entries = entries
+        self._most_chunks = chunks_ahead
+        self._most_bytes = bytes_ahead
         self._load = load
         self._next = 0
         self._remaining = length
@@ -72,8 +77,8 @@ class ReadAhead(ByteStream):
         while (
             self._wanted > 0
             and self._next < len(self._entries)
-            and len(self._ahead) < CHUNKS_AHEAD
-            and (not self._ahead or self._bytes_ahead < BYTES_AHEAD)
+            and len(self._ahead) < self._most_chunks
+            and (not self._ahead or self._bytes_ahead < self._most_bytes)
         ):
             entry = self._entries[self._next]
             self._next += 1

@@ -72,6 +72,10 @@ class ClosureReader:
         elif (stated := self._missing.setdefault(child.digest, child.size)) != child.size:
             raise InvalidData(f"size of {child.digest} is stated as {stated} and as {child.size}")
 
+    def __contains__(self, digest: Digest) -> bool:
+        """Whether that Directory has come."""
+        return digest in self._sizes
+
     def missing(self) -> list[Digest]:
         """What has been named and has not come; empty once the closure is whole."""
         return list(self._missing)

@@ -10,19 +10,24 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
 
 from tvixstore import __version__
 from tvixstore.cli.app import INTERRUPTED
-from tvixstore.compose import Config, lint, lower
+from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
-from tvixstore.http import HttpFront, HttpServer, serve
+from tvixstore.http import HttpFront, HttpServer
+from tvixstore.http import serve as serve_http
 from tvixstore.kv.state import VERSION
 from tvixstore.log import Logger, configure
+from tvixstore.policy.tasks import end
 from tvixstore.pools import THREAD_PREFIX
+from tvixstore.rpc.server import GrpcFront, GrpcServer
+from tvixstore.rpc.server import serve as serve_grpc
 
 log = Logger("tvixstore.daemon")
 
@@ -88,56 +93,73 @@ class _Daemon:
             loop.add_signal_handler(number, self._signalled, number)
         try:
             async with await Composition.open(self._config) as composition:
-                server = await self._open_door(composition)
-                try:
+                async with AsyncExitStack() as doors:
+                    servers = await self._open_doors(composition, doors)
                     await self._asked.wait()
-                    await self._drain(server)
-                finally:
-                    await server.aclose()
+                    await self._drain(servers)
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
         log.info("stopped")
         return INTERRUPTED if self._urged.is_set() else 0
 
-    async def _open_door(self, composition: Composition) -> HttpServer:
+    async def _open_doors(
+        self, composition: Composition, doors: AsyncExitStack
+    ) -> list[HttpServer | GrpcServer]:
         """Starts to serve, and says what, where and from what."""
         daemon = self._config.daemon
-        front = HttpFront(
-            composition.path_infos,
-            composition.content,
-            composition.metrics,
-            priority=daemon.priority,
-            access_log=daemon.access_log,
-            status=composition.upstream_statuses,
-            ready=composition.state.trouble,
+        writes = daemon.takes_writes()
+        http = await serve_http(
+            HttpFront(
+                composition.path_infos,
+                composition.content,
+                composition.metrics,
+                priority=daemon.priority,
+                access_log=daemon.access_log,
+                status=composition.upstream_statuses,
+                ready=composition.trouble,
+            ),
+            str(daemon.http),
+            daemon.drain_timeout,
         )
-        server = await serve(front, str(daemon.http), daemon.drain_timeout)
+        doors.push_async_callback(http.aclose)
+        grpc = await serve_grpc(
+            GrpcFront(
+                composition.path_infos,
+                composition.content,
+                composition.nars,
+                composition.metrics,
+                composition.pools,
+                writes=writes,
+                access_log=daemon.access_log,
+            ),
+            str(daemon.grpc),
+            daemon.drain_timeout,
+        )
+        doors.push_async_callback(grpc.aclose)
         log.info("starting", version=__version__, compose=self._config.name)
-        for address in server.addresses:
-            url = f"http+{address}" if address.startswith("unix:") else f"http://{address}"
-            log.info("listening", http=url)
-        if daemon.grpc.kind != "off":
-            log.debug("grpc.not_served", address=daemon.grpc, reason="not in this version")
-        log.info("state", path=composition.state.path, format=VERSION)
+        for address in http.addresses:
+            log.info("listening", http=_url("http", address))
+        for address in grpc.addresses:
+            log.info("listening", grpc=_url("grpc", address), writes=writes, why=_why(daemon))
+        if composition.state is not None:
+            log.info("state", path=composition.state.path, format=VERSION)
         for warning in lint(self._config):
             log.warning("compose.lint", file=self._config.name, reason=warning)
-        for line in tree(lower(self._config).path_infos):
+        for line in tree(lower(self._config), "path_infos"):
             log.info("tree", text=line)
         log.info("ready")
-        return server
+        return [http, grpc]
 
-    async def _drain(self, server: HttpServer) -> None:
+    async def _drain(self, servers: list[HttpServer | GrpcServer]) -> None:
         """Lets what runs come to its end, unless somebody cannot wait."""
         log.info("draining", seconds=self._config.daemon.drain_timeout)
-        draining = asyncio.create_task(server.drain())
+        draining = asyncio.create_task(_drain_all(servers))
         urged = asyncio.create_task(self._urged.wait())
         try:
             await asyncio.wait([draining, urged], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (draining, urged):
-                task.cancel()
-            await asyncio.wait([draining, urged])
+            await end([draining, urged])
         if not draining.cancelled():
             draining.result()
 
@@ -151,3 +173,22 @@ class _Daemon:
         for handled in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(handled)
             signal.signal(handled, signal.SIG_DFL)
+
+
+async def _drain_all(servers: list[HttpServer | GrpcServer]) -> None:
+    await asyncio.gather(*[server.drain() for server in servers])
+
+
+def _why(daemon: Daemon) -> str:
+    if daemon.writes != "auto":
+        return "the compose file says so"
+    if daemon.is_local():
+        return "only this machine can connect"
+    return "other machines can connect"
+
+
+def _url(scheme: str, address: str) -> str:
+    """`address` as clients write it."""
+    if address.startswith("unix:"):
+        return f"{scheme}+{address}" if scheme == "http" else f"grpc+unix://{address[5:]}"
+    return f"http://{address}" if scheme == "http" else f"grpc+http://{address}"

@@ -4,20 +4,27 @@ Only `tvixstore.compose.build` knows the concrete services, and `composition` ru
 re-exported here, so that checking and showing a file stay quick: they import no HTTP, no engine.
 """
 
+from tvixstore.compose.config import Config
 from tvixstore.compose.graph import Graph
 from tvixstore.compose.lint import lint
-from tvixstore.compose.load import load_file, load_text
+from tvixstore.compose.load import load_document, load_file, load_text
 from tvixstore.compose.lower import lower
 from tvixstore.compose.mistakes import Mistake
-from tvixstore.compose.model import Config, Daemon
+from tvixstore.compose.model import Daemon
+from tvixstore.compose.nodes import Kind, Node
+from tvixstore.compose.plugin import NodeType
 from tvixstore.compose.show import show
 
 __all__ = [
     "Config",
     "Daemon",
     "Graph",
+    "Kind",
     "Mistake",
+    "Node",
+    "NodeType",
     "lint",
+    "load_document",
     "load_file",
     "load_text",
     "lower",

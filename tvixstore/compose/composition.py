@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import platform
 from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
 from tvixstore import __version__
+from tvixstore.castore import SizeRule
 from tvixstore.compose.build import Builder
-from tvixstore.compose.graph import ROOT
+from tvixstore.compose.config import Config
+from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
-from tvixstore.compose.model import Config
+from tvixstore.compose.nodes import LocalNode, NixNode
 from tvixstore.compose.stores import Stores
 from tvixstore.http import UpstreamStatus
-from tvixstore.kv import StateDirectory
+from tvixstore.kv import KeyValue, LmdbEngine, MemoryKeyValue, StateDirectory
 from tvixstore.metrics import Metrics
+from tvixstore.nar import NarIdentities
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.nix import Fills
 from tvixstore.policy.tasks import end
@@ -33,23 +38,32 @@ class Composition:
         path_infos: PathInfoService,
         content: Content,
         metrics: Metrics,
-        state: StateDirectory,
+        state: StateDirectory | None,
+        nars: NarIdentities,
+        pools: Pools,
         upstreams: list[UpstreamHealth],
         closing: AsyncExitStack,
     ) -> None:
         self.path_infos = path_infos
         self.content = content
         self.metrics = metrics
+        # None of its own: nothing in it needs to be kept.
         self.state = state
+        # What the NARs of trees in `content` are known by.
+        self.nars = nars
+        self.pools = pools
         self._upstreams = upstreams
         self._closing = closing
 
     @classmethod
-    async def open(cls, config: Config) -> Composition:
+    async def open(cls, config: Config, *, embedded: bool = False) -> Composition:
         """Opens the state and builds the services; asks no upstream anything.
 
+        The daemon has a state in any case; `embedded`, only where a node has something to keep.
+
         Raises `ConfigError`, one line a mistake, for what cannot be used: the state directory, a
-        file that a substituter names.
+        file that a substituter names; and `Unavailable` where a peer is to be waited for and is not
+        there.
         """
         async with AsyncExitStack() as closing:
             metrics = Metrics()
@@ -58,16 +72,24 @@ class Composition:
             closing.callback(pools.close)
             stores = Stores(pools, metrics)
             closing.push_async_callback(stores.aclose)
-            store = stores.at(config.daemon.state, config.store)
-            remembered = RememberedAnswers(store.engine.table("remembered"))
+            graph = lower(config)
+            state, engine, guard = None, None, None
+            if not embedded or needs_state(config, graph):
+                store = stores.at(config.daemon.state, config.store)
+                state, engine, guard = store.state, store.engine, store.guard
+                spool = state.spool
+            else:
+                spool = Path(closing.enter_context(TemporaryDirectory(prefix="tvixstore-")))
+            remembered = RememberedAnswers(_table(engine, "remembered"))
             closing.push_async_callback(remembered.aclose)
             fills = Fills(
-                store.state.spool,
+                spool,
                 pools,
                 metrics,
-                admission=store.guard,
+                admission=guard,
                 max_downloads=config.daemon.max_downloads,
                 verify_ahead=config.daemon.verify_ahead,
+                sizes=SizeRule(config.daemon.directory_sizes),
             )
             # Closed from the last to the first: no new fills, then none, then no connections.
             closing_upstreams = await closing.enter_async_context(AsyncExitStack())
@@ -75,24 +97,35 @@ class Composition:
             closing_services = await closing.enter_async_context(AsyncExitStack())
             builder = Builder(
                 config,
-                lower(config),
+                graph,
                 pools=pools,
                 metrics=metrics,
                 stores=stores,
                 remembered=remembered,
+                calculated=_table(engine, "calculated"),
+                spool=spool,
                 fills=fills,
                 closing_upstreams=closing_upstreams,
                 closing_services=closing_services,
             )
             path_infos = builder.path_infos(ROOT)
             content = builder.content()
+            nars = builder.nars()
+            for peer in builder.connecting:
+                await peer.connect()
             upstreams = list(builder.health.values())
             summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
             closing.push_async_callback(end, [summing])
-            return cls(path_infos, content, metrics, store.state, upstreams, closing.pop_all())
+            return cls(
+                path_infos, content, metrics, state, nars, pools, upstreams, closing.pop_all()
+            )
 
     def __repr__(self) -> str:
         return repr(self.path_infos)
+
+    def trouble(self) -> str | None:
+        """Why it cannot serve any more, if it cannot, for `/readyz`."""
+        return None if self.state is None else self.state.trouble()
 
     def upstream_statuses(self) -> list[UpstreamStatus]:
         """How each substituter is, for `/readyz`."""
@@ -112,3 +145,16 @@ class Composition:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def needs_state(config: Config, graph: Graph) -> bool:
+    """Whether anything in `graph` keeps something in the daemon's state."""
+    return config.graph is None or any(
+        isinstance(node, NixNode)
+        or (isinstance(node, LocalNode) and node.path.resolve() == config.daemon.state.resolve())
+        for _, _, node in graph.nodes()
+    )
+
+
+def _table(engine: LmdbEngine | None, name: str) -> KeyValue:
+    return MemoryKeyValue() if engine is None else engine.table(name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tvixstore.compose.nodes import Node
+from tvixstore.compose.nodes import Kind, Node
 
 ROOT = "root"
 
@@ -17,3 +17,35 @@ class Graph:
     blobs: Mapping[str, Node]
     directories: Mapping[str, Node]
     path_infos: Mapping[str, Node]
+
+    def of(self, kind: Kind) -> Mapping[str, Node]:
+        """The nodes of that kind."""
+        return {
+            "blobs": self.blobs,
+            "directories": self.directories,
+            "path_infos": self.path_infos,
+        }[kind]
+
+    def nodes(self) -> Iterator[tuple[Kind, str, Node]]:
+        """All nodes, with their kinds and names."""
+        for kind in KINDS:
+            for name, node in self.of(kind).items():
+                yield kind, name, node
+
+    def reachable(self) -> set[tuple[Kind, str]]:
+        """The nodes that anything asked of a root may come to."""
+        reached: set[tuple[Kind, str]] = set()
+        ahead: list[tuple[Kind, str]] = [(kind, ROOT) for kind in KINDS]
+        while ahead:
+            kind, name = place = ahead.pop()
+            node = self.of(kind).get(name)
+            if node is None or place in reached:
+                continue
+            reached.add(place)
+            ahead += [(kind, neighbour) for _, neighbour in node.neighbours()]
+            ahead += [(other, neighbour) for _, other, neighbour in node.content()]
+        return reached
+
+
+# The order in which they are told: what others are built over comes first.
+KINDS: tuple[Kind, ...] = ("blobs", "directories", "path_infos")

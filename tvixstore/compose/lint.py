@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from tvixstore.compose.config import Config
+from tvixstore.compose.lint_graph import lint_graph
 from tvixstore.compose.mistakes import Mistake
-from tvixstore.compose.model import Config, Substituter
+from tvixstore.compose.model import Daemon, Substituter
 from tvixstore.compose.values import format_duration, is_loopback
 
 
 def lint(config: Config) -> list[Mistake]:
     """What to warn of. Nothing of it keeps a daemon from starting."""
-    return [*_lint_daemon(config), *_lint_substituters(config)]
+    below = _lint_substituters(config) if config.graph is None else lint_graph(config.graph)
+    return [*_lint_daemon(config.daemon), *below]
 
 
-def _lint_daemon(config: Config) -> Iterator[Mistake]:
-    if config.daemon.http.kind == "off":
-        yield Mistake("[daemon]", "http", "is off, and this version serves nothing else")
+def _lint_daemon(daemon: Daemon) -> Iterator[Mistake]:
+    if daemon.takes_writes() and not daemon.is_local():
+        yield Mistake("[daemon]", "writes", "is true: whoever can connect can put what he likes")
 
 
 def _lint_substituters(config: Config) -> Iterator[Mistake]:
@@ -39,7 +42,8 @@ def _lint_substituters(config: Config) -> Iterator[Mistake]:
 
 def _lint_substituter(config: Config, substituter: Substituter) -> Iterator[tuple[str, str]]:
     parts = urlsplit(substituter.url)
-    exposed = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    plain = parts.scheme in ("http", "grpc+http")
+    exposed = plain and not is_loopback(parts.hostname or "")
     if substituter.unsigned:
         yield "unsigned", "whoever runs this cache decides what is in the paths it has"
         if exposed:

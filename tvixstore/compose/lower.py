@@ -1,15 +1,19 @@
-"""The short form as a graph: what `[store]` and `[[substituters]]` stand for."""
+"""A composition as a graph: the long form is one, the short form is lowered to one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
+from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
-from tvixstore.compose.model import Config, Daemon, Substituter
+from tvixstore.compose.model import Daemon, Substituter
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
     FallbackNode,
+    GrpcNode,
+    GrpcPathInfoNode,
     LocalNode,
     LocalPathInfoNode,
     NegativeNode,
@@ -19,7 +23,10 @@ from tvixstore.compose.nodes import (
     RaceNode,
     RetryNode,
     TimeoutNode,
+    VerifyPathInfoNode,
 )
+from tvixstore.compose.values import is_grpc_url
+from tvixstore.nix import PublicKey
 
 LOCAL = "local"
 # Failures in a row that open the breaker of an optional substituter, and of any other.
@@ -32,23 +39,44 @@ def lower(config: Config) -> Graph:
 
     Every substituter becomes breaker(retry(timeout(nix))), those of equal priority race, classes
     of priority fall back in order, what is absent is remembered, and the local store caches.
+    Other daemons stand where binary caches do, verified; and their blobs and Directories behind the
+    local ones, from where what is read of them is kept.
     """
+    if config.graph is not None:
+        return config.graph
     store = dict(config.store) | {"path": config.daemon.state}
+    enabled = sorted(
+        (substituter for substituter in config.substituters if substituter.enabled),
+        key=lambda substituter: substituter.priority,
+    )
     local = LocalPathInfoNode.model_validate(store)
-    path_infos: dict[str, Node] = {}
-    enabled = [substituter for substituter in config.substituters if substituter.enabled]
+    path_infos: dict[str, Node] = {ROOT: local}
     if enabled:
-        far = _upstreams(enabled, config.daemon, path_infos)
-        path_infos = {ROOT: CacheNode(near=LOCAL, far=far), LOCAL: local, **path_infos}
-    else:
-        path_infos = {ROOT: local}
-    content: dict[str, Node] = {ROOT: LocalNode.model_validate(store)}
+        upstreams: dict[str, Node] = {}
+        far = _upstreams(enabled, config.daemon, upstreams)
+        path_infos = {ROOT: CacheNode(near=LOCAL, far=far), LOCAL: local, **upstreams}
+    content = _content(LocalNode.model_validate(store), enabled)
     return Graph(content, content, path_infos)
 
 
-def _upstreams(substituters: list[Substituter], daemon: Daemon, nodes: dict[str, Node]) -> str:
-    """Adds the nodes of all `substituters` to `nodes`; the name of the one above them."""
-    ordered = sorted(substituters, key=lambda substituter: substituter.priority)
+def _content(local: LocalNode, enabled: Sequence[Substituter]) -> dict[str, Node]:
+    """Where blobs and Directories are: here, and at the other daemons among the substituters."""
+    daemons = [substituter for substituter in enabled if is_grpc_url(substituter.url)]
+    if not daemons:
+        return {ROOT: local}
+    nodes: dict[str, Node] = {
+        substituter.name: GrpcNode(url=substituter.url) for substituter in daemons
+    }
+    names = tuple(nodes)
+    far = names[0]
+    if len(names) > 1:
+        far = f"{ROOT}/fallback"
+        nodes[far] = FallbackNode(members=names)
+    return {ROOT: CacheNode(near=LOCAL, far=far), LOCAL: local, **nodes}
+
+
+def _upstreams(ordered: Sequence[Substituter], daemon: Daemon, nodes: dict[str, Node]) -> str:
+    """Adds the nodes of all substituters to `nodes`; the name of the one above them."""
     classes = []
     for priority, members in groupby(ordered, key=lambda substituter: substituter.priority):
         names = tuple(_guarded(member, daemon, nodes) for member in members)
@@ -67,18 +95,12 @@ def _upstreams(substituters: list[Substituter], daemon: Daemon, nodes: dict[str,
 def _guarded(substituter: Substituter, daemon: Daemon, nodes: dict[str, Node]) -> str:
     """Adds one substituter with the policies around it; the name of the outermost."""
     name = substituter.name
-    connection = {
-        key: getattr(substituter, key)
-        for key in NixNode.model_fields.keys() & Substituter.model_fields.keys()
-    }
-    connection["public_keys"] = (
-        None if substituter.unsigned else (*substituter.public_keys, *daemon.public_keys)
-    )
     failures = substituter.breaker_failures
     if failures is None:
         failures = _OPTIONAL_FAILURES if substituter.optional else _FAILURES
-    nodes[name] = NixNode.model_validate(connection | {"base_url": substituter.url})
-    nodes[f"{name}/timeout"] = TimeoutNode(inner=name, attempt=substituter.timeout)
+    upstream = _daemon if is_grpc_url(substituter.url) else _binary_cache
+    inner = upstream(substituter, daemon, nodes)
+    nodes[f"{name}/timeout"] = TimeoutNode(inner=inner, attempt=substituter.timeout)
     nodes[f"{name}/retry"] = RetryNode(inner=f"{name}/timeout", attempts=substituter.retries + 1)
     nodes[f"{name}/breaker"] = BreakerNode(
         inner=f"{name}/retry", failures=failures, open=substituter.breaker_open
@@ -87,3 +109,27 @@ def _guarded(substituter: Substituter, daemon: Daemon, nodes: dict[str, Node]) -
         return f"{name}/breaker"
     nodes[f"{name}/optional"] = OptionalNode(inner=f"{name}/breaker", name=name)
     return f"{name}/optional"
+
+
+def _binary_cache(substituter: Substituter, daemon: Daemon, nodes: dict[str, Node]) -> str:
+    connection = {
+        key: getattr(substituter, key)
+        for key in NixNode.model_fields.keys() & Substituter.model_fields.keys()
+    }
+    connection["public_keys"] = (
+        None if substituter.unsigned else (*substituter.public_keys, *daemon.public_keys)
+    )
+    nodes[substituter.name] = NixNode.model_validate(connection | {"base_url": substituter.url})
+    return substituter.name
+
+
+def _daemon(substituter: Substituter, daemon: Daemon, nodes: dict[str, Node]) -> str:
+    name = substituter.name
+    nodes[name] = GrpcPathInfoNode(url=substituter.url)
+    if substituter.unsigned:
+        # Signatures apart, what another machine says of a tree is rendered and hashed here first.
+        keys: tuple[PublicKey, ...] = ()
+    else:
+        keys = (*substituter.public_keys, *daemon.public_keys)
+    nodes[f"{name}/verify"] = VerifyPathInfoNode(inner=name, public_keys=keys)
+    return f"{name}/verify"

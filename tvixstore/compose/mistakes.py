@@ -42,6 +42,7 @@ _ALIASES = {
     "listen": "http",
     "path": "state",
     "base_url": "url",
+    "url": "base_url",
 }
 
 
@@ -56,6 +57,15 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     if meant is not None:
         return f'unknown key; did you mean "{meant}"?'
     return f"unknown key; the keys here are {', '.join(known)}"
+
+
+def unknown_choice(value: str, known: Sequence[str]) -> str:
+    """What to say of a value that is none of the known ones."""
+    from difflib import get_close_matches
+
+    if (meant := next(iter(get_close_matches(value, known, 1, 0.6)), None)) is not None:
+        return f'{quote(value)} is unknown; did you mean "{meant}"?'
+    return f"{quote(value)} is unknown; write one of {', '.join(map(quote, known))}"
 
 
 def explain(error: ErrorDetails, model: type[Section]) -> Mistake:
@@ -117,4 +127,6 @@ _TEXTS: dict[str, Explanation] = {
     "bool_type": _must_be("true or false (without quotes)"),
     "string_type": _must_be("a string"),
     "tuple_type": _must_be('an array: write ["…", "…"]'),
+    "too_short": lambda error, model: "is empty: write at least one",
+    "dict_type": _must_be("a table: write {}"),
 }

@@ -1,4 +1,4 @@
-"""What may stand in a compose file's short form: one model a section, one field a key.
+"""What may stand in a compose file's own sections: one model a section, one field a key.
 
 A model checks a key at a time; what two keys have to do with each other is in `load`.
 """
@@ -6,7 +6,6 @@ A model checks a key at a time; what two keys have to do with each other is in `
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -22,9 +21,14 @@ from pydantic import (
 )
 
 from tvixstore.compose.values import (
+    GRPC_EXAMPLE,
+    GRPC_SCHEMES,
     Address,
+    check_grpc_url,
     format_duration,
     format_size,
+    is_grpc_url,
+    is_loopback,
     parse_address,
     parse_duration,
     parse_name,
@@ -112,6 +116,28 @@ def _url_of(schemes: tuple[str, ...], later: tuple[str, ...] = ()) -> Callable[[
     return check
 
 
+_binary_cache_url = _url_of(("http", "https", "file", *GRPC_SCHEMES), later=("s3",))
+
+
+def _grpc_url(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{quote(value)} is not a URL: {GRPC_EXAMPLE}")
+    check_grpc_url(value)
+    return value
+
+
+def _substituter_url(value: object) -> str:
+    if isinstance(value, str) and is_grpc_url(value):
+        return _grpc_url(value)
+    return _binary_cache_url(value)
+
+
+def _writes(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f'{quote(value)} is none of the choices: write "auto", true or false')
+
+
 # Serialized, a value is what one would have written: `model_dump(mode="json")` could be a file.
 Duration = Annotated[float, BeforeValidator(_duration), PlainSerializer(format_duration)]
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
@@ -122,10 +148,11 @@ ConfigPath = Annotated[Path, BeforeValidator(_path)]
 Key = Annotated[InstanceOf[PublicKey], BeforeValidator(_public_key), PlainSerializer(str)]
 Keys = Annotated[tuple[Key, ...], Field(strict=False)]
 NodeName = Annotated[str, BeforeValidator(parse_name)]
-SubstituterUrl = Annotated[
-    str, BeforeValidator(_url_of(("http", "https", "file"), later=("grpc", "s3")))
-]
+BinaryCacheUrl = Annotated[str, BeforeValidator(_url_of(("http", "https", "file"), later=("s3",)))]
+GrpcUrl = Annotated[str, BeforeValidator(_grpc_url)]
+SubstituterUrl = Annotated[str, BeforeValidator(_substituter_url)]
 ProxyUrl = Annotated[str, BeforeValidator(_url_of(("http", "https")))]
+Writes = Annotated[bool | Literal["auto"], BeforeValidator(_writes)]
 PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -145,8 +172,6 @@ class Daemon(Section):
 
     later: ClassVar[frozenset[str]] = frozenset(
         {
-            "writes",
-            "directory_sizes",
             "tls_cert",
             "tls_key",
             "client_ca",
@@ -173,9 +198,23 @@ class Daemon(Section):
     verify_ahead: Size = 1 << 20
     max_downloads: PositiveCount = 32
     drain_timeout: Duration = 10.0
+    # Who may put over gRPC; auto: everybody, where every listener is of this machine alone.
+    writes: Writes = "auto"
+    # Of the Directories that are built here; "doubled" is what tvix and snix daemons build.
+    directory_sizes: Literal["documented", "doubled"] = "documented"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     access_log: bool = False
+
+    def is_local(self) -> bool:
+        """Whether nobody but this machine can connect."""
+        return all(
+            address.kind != "tcp" or is_loopback(address.host) for address in (self.http, self.grpc)
+        )
+
+    def takes_writes(self) -> bool:
+        """Whether anybody who can connect may put."""
+        return self.is_local() if self.writes == "auto" else self.writes
 
 
 class Store(Section):
@@ -228,15 +267,3 @@ class Substituter(Connection):
     # Failures in a row; 5, or 1 where `optional`.
     breaker_failures: PositiveCount | None = None
     breaker_open: PositiveDuration = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A checked compose file in the short form."""
-
-    # What messages call it; relative paths are against `folder`.
-    name: str
-    folder: Path
-    daemon: Daemon
-    store: Store
-    substituters: tuple[Substituter, ...]

@@ -5,26 +5,42 @@ The short form is lowered to these, and there is no other way to build anything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tvixstore.compose.model import (
+    LATER,
+    BinaryCacheUrl,
     ConfigPath,
     Connection,
     Duration,
+    GrpcUrl,
     HedgeDelay,
     Keys,
     NodeName,
     PositiveCount,
     PositiveDuration,
     Section,
+    Size,
     Store,
-    SubstituterUrl,
 )
+from tvixstore.compose.values import quote, split_url
 
-# A reference to a node of the same kind, except where a key says which kind.
-Reference = str
+# The kinds of services, as a graph calls them.
+Kind = Literal["blobs", "directories", "path_infos"]
+
+
+def _reference(value: object) -> object:
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError(f"{quote(value)} is not a node's name or a URL: write a string")
+
+
+# The name of a node, of the same kind except where a key says which kind; or a service URL.
+Reference = Annotated[str, BeforeValidator(_reference)]
+Members = Annotated[tuple[Reference, ...], Field(strict=False, min_length=1)]
 
 
 class Node(Section):
@@ -32,15 +48,47 @@ class Node(Section):
 
     # The keys whose values name other nodes of the same kind, in the order they are shown.
     references: ClassVar[tuple[str, ...]] = ()
+    # The keys whose values name nodes of other kinds, with those kinds.
+    content_references: ClassVar[Mapping[str, Kind]] = {}
+    # Other names that people know keys by.
+    aliases: ClassVar[Mapping[str, str]] = {}
 
-    def neighbours(self) -> list[tuple[str, Reference]]:
+    type: str = ""
+
+    def neighbours(self) -> list[tuple[str, str]]:
         """Key and name of each node of the same kind that this one is built over."""
-        found: list[tuple[str, Reference]] = []
+        found: list[tuple[str, str]] = []
         for key in self.references:
             value = getattr(self, key)
             names = (value,) if isinstance(value, str) else value
             found.extend((key, name) for name in names)
         return found
+
+    def content(self) -> list[tuple[str, Kind, str]]:
+        """Key, kind and name of each node of another kind that this one is built over."""
+        return [(key, kind, getattr(self, key)) for key, kind in self.content_references.items()]
+
+
+class WithContent(Node):
+    """A node of path infos that knows where the content of its paths is."""
+
+    content_references: ClassVar[Mapping[str, Kind]] = {
+        "blob_service": "blobs",
+        "directory_service": "directories",
+    }
+
+    blob_service: Reference = "root"
+    directory_service: Reference = "root"
+
+
+class MemoryNode(Node):
+    """In memory, as long as the process lives."""
+
+    type: Literal["memory"] = "memory"
+
+
+class MemoryPathInfoNode(MemoryNode, WithContent):
+    pass
 
 
 class LocalNode(Store, Node):
@@ -50,19 +98,64 @@ class LocalNode(Store, Node):
     path: ConfigPath
 
 
-class LocalPathInfoNode(LocalNode):
+class LocalPathInfoNode(LocalNode, WithContent):
     """Path infos on this machine's disk, with the services that hold their content."""
 
-    blob_service: Reference = "root"
-    directory_service: Reference = "root"
+
+def _object_store_url(value: object) -> str:
+    example = 'write "file:///absolute/path" or "memory:///"'
+    if not isinstance(value, str):
+        raise ValueError(f"{quote(value)} is not a URL: {example}")
+    parts = split_url(value)
+    if parts.scheme not in ("file", "memory") and "://" in value:
+        raise ValueError(f'the scheme "{parts.scheme}" {LATER}: {example}')
+    if "://" not in value or parts.query or parts.fragment:
+        raise ValueError(f"{quote(value)} is not a URL that this takes: {example}")
+    if parts.scheme == "memory" and (parts.netloc or parts.path not in ("", "/")):
+        raise ValueError(f'{quote(value)}: memory has no places: write "memory:///"')
+    if parts.scheme == "file" and (parts.netloc not in ("", "localhost") or len(parts.path) < 2):
+        raise ValueError(f'{quote(value)} names no folder: write "file:///absolute/path"')
+    return value
+
+
+def _object_store_options(value: object) -> object:
+    if value:
+        raise ValueError("has nothing in it that file:// and memory:// know: write {}")
+    return value
+
+
+class ObjectStoreNode(Node):
+    """A bucket in the layout of tvix and snix, which may be shared with them."""
+
+    type: Literal["objectstore"] = "objectstore"
+    object_store_url: Annotated[str, BeforeValidator(_object_store_url)]
+    object_store_options: Annotated[dict[str, str], BeforeValidator(_object_store_options)] = {}
+    avg_chunk_size: Annotated[Size, Field(ge=4 << 10, le=2 << 20)] = 256 << 10
+
+
+class GrpcNode(Node):
+    """Another daemon: tvix's, snix's or one of ours."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"token_file", "ca_file"})
+
+    type: Literal["grpc"] = "grpc"
+    url: GrpcUrl
+    # "auto" speaks to either, at the cost of one more request.
+    protocol: Literal["auto", "tvix", "snix"] = "auto"
+    timeout: PositiveDuration = 30.0
+
+
+class GrpcPathInfoNode(GrpcNode, WithContent):
+    pass
 
 
 class CacheNode(Node):
     """Asks `near`, then `far`, and keeps in `near` what `far` had."""
 
     references: ClassVar[tuple[str, ...]] = ("near", "far")
+    aliases: ClassVar[Mapping[str, str]] = {"local": "near", "remote": "far"}
 
-    type: Literal["cache"] = "cache"
+    type: Literal["cache", "combined"] = "cache"
     near: Reference
     far: Reference
 
@@ -71,9 +164,10 @@ class RaceNode(Node):
     """Asks the members together, each `hedge` after the one before; the first right answer wins."""
 
     references: ClassVar[tuple[str, ...]] = ("members",)
+    later: ClassVar[frozenset[str]] = frozenset({"budget"})
 
     type: Literal["race"] = "race"
-    members: Annotated[tuple[Reference, ...], Field(strict=False, min_length=1)]
+    members: Members
     hedge: HedgeDelay = 0.0
 
 
@@ -83,18 +177,48 @@ class FallbackNode(Node):
     references: ClassVar[tuple[str, ...]] = ("members",)
 
     type: Literal["fallback"] = "fallback"
-    members: Annotated[tuple[Reference, ...], Field(strict=False, min_length=1)]
+    members: Members
 
 
-class NixNode(Connection, Node):
+class VerifyNode(Node):
+    """Believes nothing of what `inner` says before it was checked here."""
+
+    references: ClassVar[tuple[str, ...]] = ("inner",)
+
+    type: Literal["verify"] = "verify"
+    inner: Reference
+
+
+class VerifyPathInfoNode(VerifyNode, WithContent):
+    """Takes path infos that one of `public_keys` signed, if any are given, and whose content it
+    rendered and hashed itself."""
+
+    public_keys: Keys = ()
+
+
+class ReadOnlyNode(Node):
+    """Takes no writes."""
+
+    references: ClassVar[tuple[str, ...]] = ("inner",)
+
+    type: Literal["readonly"] = "readonly"
+    inner: Reference
+
+
+class LruNode(Node):
+    """The path infos that were used last, in memory."""
+
+    type: Literal["lru"] = "lru"
+    capacity: Annotated[int, Field(ge=1, le=1 << 40)]
+
+
+class NixNode(Connection, WithContent):
     """A binary cache that speaks HTTP, or a folder in the same form."""
 
     type: Literal["nix"] = "nix"
-    base_url: SubstituterUrl
+    base_url: BinaryCacheUrl
     # Absent: nothing is verified but hashes.
     public_keys: Keys | None = None
-    blob_service: Reference = "root"
-    directory_service: Reference = "root"
 
 
 class TimeoutNode(Node):
@@ -153,18 +277,53 @@ class NegativeNode(Node):
     capacity: PositiveCount = 100_000
 
 
-# One row a `type =` that has a table of its own, a kind of service each.
-BLOB_NODES: dict[str, type[Node]] = {"local": LocalNode}
-DIRECTORY_NODES: dict[str, type[Node]] = {"local": LocalNode}
-PATH_INFO_NODES: dict[str, type[Node]] = {
-    "local": LocalPathInfoNode,
-    "nix": NixNode,
+_ANYWHERE: dict[str, type[Node]] = {
+    "memory": MemoryNode,
+    "local": LocalNode,
+    "grpc": GrpcNode,
     "cache": CacheNode,
     "race": RaceNode,
     "fallback": FallbackNode,
-    "timeout": TimeoutNode,
-    "retry": RetryNode,
-    "breaker": BreakerNode,
-    "optional": OptionalNode,
-    "negative": NegativeNode,
+    "verify": VerifyNode,
+    "readonly": ReadOnlyNode,
+}
+# One row a `type =` that a table may have, a kind of service each. `optional` is not among them:
+# only lowering makes it.
+NODE_TYPES: dict[Kind, dict[str, type[Node]]] = {
+    "blobs": {**_ANYWHERE, "combined": CacheNode, "objectstore": ObjectStoreNode},
+    "directories": _ANYWHERE,
+    "path_infos": {
+        **_ANYWHERE,
+        "memory": MemoryPathInfoNode,
+        "local": LocalPathInfoNode,
+        "grpc": GrpcPathInfoNode,
+        "verify": VerifyPathInfoNode,
+        "nix": NixNode,
+        "lru": LruNode,
+        "timeout": TimeoutNode,
+        "retry": RetryNode,
+        "breaker": BreakerNode,
+        "negative": NegativeNode,
+    },
+}
+
+_LOCAL_INSTEAD = 'is not ours: write type = "local" and path = "./state" instead'
+_POLICIES = ("timeout", "retry", "breaker", "negative", "limit", "mirror", "shard", "chaos")
+# What is to be said of types that are documented, here or upstream, and that we do not have.
+REFUSED_TYPES: dict[Kind, dict[str, str]] = {
+    "blobs": dict.fromkeys(_POLICIES, LATER),
+    "directories": dict.fromkeys(_POLICIES, LATER)
+    | {
+        "redb": _LOCAL_INSTEAD,
+        "bigtable": _LOCAL_INSTEAD,
+        "objectstore": (
+            f'{LATER} for directories: write type = "local" and path = "./state" instead'
+        ),
+    },
+    "path_infos": {
+        "redb": _LOCAL_INSTEAD,
+        "bigtable": _LOCAL_INSTEAD,
+        "keyfile-signing": LATER,
+        **dict.fromkeys(_POLICIES[4:], LATER),
+    },
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.model import Daemon, Section
-from tvixstore.compose.nodes import Node
+from tvixstore.compose.nodes import Kind, Node
 from tvixstore.log import redact
 
 
@@ -17,18 +17,30 @@ def show(daemon: Daemon, graph: Graph) -> str:
             "daemon",
             *(f"  {key} = {value}" for key, value in _settings(daemon).items()),
             "blobs",
-            *tree(graph.blobs),
+            *tree(graph, "blobs"),
             "directories",
-            *tree(graph.directories),
+            *tree(graph, "directories"),
             "path infos",
-            *tree(graph.path_infos),
+            *tree(graph, "path_infos"),
         ]
     )
 
 
-def tree(nodes: Mapping[str, Node]) -> list[str]:
-    """What hangs on the root of `nodes`, a line a node."""
-    return list(_branch(nodes, ROOT, "", "  ", "  ", set()))
+def tree(graph: Graph, kind: Kind) -> list[str]:
+    """What hangs on the root of that kind, a line a node, and then what other kinds have of it."""
+    nodes = graph.of(kind)
+    shown: set[str] = set()
+    lines = list(_branch(nodes, ROOT, "", "  ", "  ", shown))
+    for reached, name in sorted(graph.reachable()):
+        if reached == kind and name not in shown and name in _named_by_others(graph, kind):
+            lines += _branch(nodes, name, "", "  ", "  ", shown)
+    return lines
+
+
+def _named_by_others(graph: Graph, kind: Kind) -> set[str]:
+    return {
+        name for _, _, node in graph.nodes() for _, other, name in node.content() if other == kind
+    }
 
 
 def _branch(

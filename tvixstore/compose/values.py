@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from tvixstore.log import redact
 
@@ -210,11 +210,50 @@ def split_url(text: str) -> SplitResult:
     return parts
 
 
+GRPC_SCHEMES = ("grpc+http", "grpc+https", "grpc+unix")
+GRPC_EXAMPLE = (
+    'write "grpc+http://host:port", "grpc+https://host:port" or "grpc+unix:///path/to/socket"'
+)
+
+
+def is_grpc_url(text: str) -> bool:
+    return text.partition("://")[0] in GRPC_SCHEMES
+
+
+def check_grpc_url(text: str) -> None:
+    """Raises a `ValueError` unless `text` is where a daemon answers gRPC."""
+    parts = split_url(text)
+    if parts.scheme not in GRPC_SCHEMES or "://" not in text:
+        raise ValueError(f"{quote(text)} is not a URL that this takes: {GRPC_EXAMPLE}")
+    if parts.fragment or parts.username is not None:
+        raise ValueError(f"{quote(text)} has a user or a fragment in it: {GRPC_EXAMPLE}")
+    if parts.scheme == "grpc+unix":
+        if parts.netloc:
+            raise ValueError(
+                f'{quote(text)} names a host, and a unix socket has none: write "grpc+unix:///path"'
+            )
+        if len(parts.path) < 2:
+            raise ValueError(f'{quote(text)} names no socket: write "grpc+unix:///path"')
+    elif not parts.hostname:
+        raise ValueError(f"{quote(text)} names no host: {GRPC_EXAMPLE}")
+    elif parts.path:
+        raise ValueError(
+            f'{quote(text)} has a path after its host, "{parts.path}": leave it out, "/" too'
+        )
+    query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    for key, value in query:
+        if key != "wait-connect" or value not in ("0", "1"):
+            raise ValueError(
+                f"{quote(text)} has a query that nobody knows: "
+                'only "?wait-connect=1" may follow, to connect at start'
+            )
+
+
 def host_of(url: str) -> str:
-    """The host in `url`, as a name for whatever is there; `file` for a folder."""
+    """The host in `url`, as a name for what is there; `file` of a folder, `grpc` of a socket."""
     try:
         parts = urlsplit(url)
-        host = parts.hostname or parts.scheme or ""
+        host = parts.hostname or parts.scheme.partition("+")[0]
     except ValueError:
         return ""
     return host if _NAME.fullmatch(host) is not None else ""

@@ -17,10 +17,10 @@ from tvixstore.http import ready
 from tvixstore.http.answers import Answer, absent, broken, invalid, text, unknown
 from tvixstore.http.body import Sender
 from tvixstore.http.front import HttpFront
-from tvixstore.http.meter import Meter
 from tvixstore.http.narinfo import NarInfoTexts
 from tvixstore.http.routes import Call, find
 from tvixstore.log import Logger
+from tvixstore.metrics import FrontMeter
 from tvixstore.streams import ByteStream
 
 _log = Logger("tvixstore.http")
@@ -51,7 +51,7 @@ class Dispatcher:
         self.draining = False
         self._front = front
         self._texts = NarInfoTexts()
-        self._meter = Meter(front.metrics)
+        self._meter = FrontMeter(front.metrics, "http")
         self._numbers = count(1)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -3,48 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from contextlib import suppress
 
 from tvixstore.http.connections import Connections
 from tvixstore.http.dispatch import Dispatcher
 from tvixstore.http.front import HttpFront
-from tvixstore.http.listen import bind, parse_address
+from tvixstore.listen import Door
 from tvixstore.log import Logger
 
 _log = Logger("tvixstore.http")
-
-_BACKLOG = 1024
 
 
 class HttpServer:
     """A front door that is open. `drain` and then `aclose`, or `aclose` at once."""
 
     def __init__(self, front: HttpFront, drain_timeout: float) -> None:
-        # As really bound, in the form that they are configured in; none if it is off.
-        self.addresses: list[str] = []
         self._drain_timeout = drain_timeout
         self._dispatcher = Dispatcher(front)
         self._connections = Connections(self._dispatcher)
-        self._listeners: list[asyncio.Server] = []
-        # Each with its inode, so that nobody else's is removed in the end.
-        self._socket_files: list[tuple[str, int]] = []
+        self._door = Door(self._connections)
         self._closed = False
+
+    @property
+    def addresses(self) -> list[str]:
+        """As really bound, in the form that they are configured in; none if it is off."""
+        return self._door.addresses
 
     async def listen(self, text: str) -> None:
         """Opens the door at ADDR; raises `ConfigError`, one line, if that cannot be."""
-        address = parse_address(text)
-        if address is None:
-            return
-        listeners = await bind(address)
-        try:
-            self.addresses += listeners.addresses
-            for bound in listeners.sockets:
-                self._listeners.append(await self._serve(bound))
-        except BaseException:
-            listeners.close()
-            raise
+        await self._door.open(text)
 
     async def drain(self) -> None:
         """Takes no more connections, and waits for the requests that run, up to the timeout.
@@ -53,7 +39,7 @@ class HttpServer:
         503 meanwhile, and each response is the last one.
         """
         self._dispatcher.draining = True
-        self._stop_listening()
+        self._door.close()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._drain_timeout
         while running := set(self._dispatcher.running):
@@ -69,28 +55,10 @@ class HttpServer:
             return
         self._closed = True
         self._dispatcher.draining = True
-        self._stop_listening()
+        self._door.close()
         await self._cancel_running()
         await self._connections.close()
-        for listener in self._listeners:
-            await listener.wait_closed()
-
-    async def _serve(self, bound: socket.socket) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        if bound.family != socket.AF_UNIX:
-            return await loop.create_server(self._connections, sock=bound, backlog=_BACKLOG)
-        path = bound.getsockname()
-        self._socket_files.append((path, os.stat(path).st_ino))
-        return await loop.create_unix_server(self._connections, sock=bound, backlog=_BACKLOG)
-
-    def _stop_listening(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        for path, inode in self._socket_files:
-            with suppress(FileNotFoundError):
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
-        self._socket_files.clear()
+        await self._door.wait_closed()
 
     async def _cancel_running(self) -> None:
         while running := set(self._dispatcher.running):

@@ -1,5 +1,6 @@
 """NARs, the archives that Nix exchanges: read, written, listed, into castore and out of it."""
 
+from tvixstore.nar.identity import NarIdentities, NarIdentity
 from tvixstore.nar.ingest import ingest
 from tvixstore.nar.listing import listing, listing_of_nar
 from tvixstore.nar.reader import (
@@ -27,6 +28,8 @@ __all__ = [
     "CloseDirectory",
     "Contents",
     "Event",
+    "NarIdentities",
+    "NarIdentity",
     "NarReader",
     "OpenDirectory",
     "Regular",

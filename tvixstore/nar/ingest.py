@@ -22,6 +22,7 @@ from tvixstore.castore import (
     DirectoryNode,
     FileNode,
     Node,
+    SizeRule,
     SymlinkNode,
 )
 from tvixstore.nar.reader import (
@@ -58,8 +59,10 @@ async def ingest(
     *,
     pools: Pools | None = None,
     spool: Path | None = None,
+    sizes: SizeRule = SizeRule.DOCUMENTED,
 ) -> Node:
-    """Stores the tree in the NAR that `source` gives; returns its root.
+    """Stores the tree in the NAR that `source` gives; returns its root. Its Directories state
+    their sizes by the rule `sizes`.
 
     Raises `InvalidData` if it is not a NAR; then no Directory was stored. Cancelled, it leaves no
     writer open. Memory is bounded by the largest single directory: what Directories of a huge NAR
@@ -67,7 +70,7 @@ async def ingest(
     """
     reader = NarReader()
     turns = Turns()
-    work = _Ingest(content, pools, turns, spool)
+    work = _Ingest(content, pools, turns, spool, sizes)
     try:
         async for piece in source:
             reader.feed(piece)
@@ -111,9 +114,15 @@ class _OpenFile:
 
 class _Ingest:
     def __init__(
-        self, content: Content, pools: Pools | None, turns: Turns, spool: Path | None
+        self,
+        content: Content,
+        pools: Pools | None,
+        turns: Turns,
+        spool: Path | None,
+        sizes: SizeRule,
     ) -> None:
         self._content = content
+        self._sizes = sizes
         self._pools = pools
         self._turns = turns
         # The directories that are open. The first is none: its one entry is the root.
@@ -202,7 +211,7 @@ class _Ingest:
                 file.enter(digest)
         for closed, parent in self._closed:
             directory = await self._build(closed.entries)
-            parent[closed.name] = DirectoryNode(directory.digest, directory.size)
+            parent[closed.name] = DirectoryNode(directory.digest, self._sizes.size_of(directory))
             if directory.digest not in self._seen:
                 await self._shelf.add(directory)
                 if len(self._seen) >= _REMEMBERED:

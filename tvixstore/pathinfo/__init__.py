@@ -5,15 +5,18 @@ from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.local import LocalPathInfoService
+from tvixstore.pathinfo.lru import LruPathInfoService
 from tvixstore.pathinfo.memory import MemoryPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
+from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
 from tvixstore.pathinfo.remembered import ABSENT, Absent, RememberedAnswers
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
+from tvixstore.pathinfo.verify import VerifyPathInfoService
 
 __all__ = [
     "ABSENT",
@@ -23,6 +26,7 @@ __all__ = [
     "Description",
     "FallbackPathInfoService",
     "LocalPathInfoService",
+    "LruPathInfoService",
     "MemoryPathInfoService",
     "MeteredPathInfoService",
     "NegativePathInfoService",
@@ -30,7 +34,9 @@ __all__ = [
     "PathInfo",
     "PathInfoService",
     "RacingPathInfoService",
+    "ReadOnlyPathInfoService",
     "RememberedAnswers",
     "RetryPathInfoService",
     "TimeoutPathInfoService",
+    "VerifyPathInfoService",
 ]

@@ -44,7 +44,8 @@ class CachedPathInfoService(PathInfoService):
     _keeping: Outage = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.content = self.near.content
+        # A near that holds path infos alone speaks of content that far has.
+        self.content = self.far.content if self.near.content is None else self.near.content
         self._reading = Outage(log, "cache.near_unreadable", "cache.near_readable")
         self._serving = Outage(log, "cache.near_cannot_serve", "cache.near_serves")
         self._keeping = Outage(log, "cache.near_unwritable", "cache.near_writable")

@@ -15,12 +15,12 @@ from typing import Final
 from blake3 import blake3
 
 from tvixstore.castore import Node, decode_node, encode_node
+from tvixstore.castore.message import Message, bytes_field, number_field, text_field
 from tvixstore.errors import InvalidData
 from tvixstore.nix import ContentAddress, NixHash, Signature, StorePath
 from tvixstore.nix.content_address import Method
 from tvixstore.nix.hashes import Algorithm
-from tvixstore.pathinfo.info import PathInfo
-from tvixstore.pathinfo.message import Message, bytes_field, number_field, text_field
+from tvixstore.pathinfo.info import Description, PathInfo
 
 _DRV = ".drv"
 _SHA256_BYTES = 32
@@ -69,12 +69,13 @@ def encode_path_info(info: PathInfo) -> bytes:
         (
             bytes_field(1, encode_node(info.node, info.store_path.base_name.encode())),
             *references,
-            bytes_field(3, _encode_narinfo(info)),
+            bytes_field(3, encode_narinfo(info)),
         )
     )
 
 
-def _encode_narinfo(info: PathInfo) -> bytes:
+def encode_narinfo(info: Description) -> bytes:
+    """The NARInfo message of store.v1: everything but the store path and its node."""
     signatures = [
         bytes_field(3, text_field(1, each.name) + bytes_field(2, each.data))
         for each in info.signatures
@@ -114,26 +115,35 @@ def decode_path_info(data: bytes) -> PathInfo:
     """
     message = Message(data, "path info")
     store_path, node = _decode_node(message.required(1, "node"))
-    narinfo = Message(message.required(3, "narinfo"), "narinfo")
-    nar_sha256 = narinfo.required(2, "nar_sha256")
+    references = message.repeated(2, "references")
+    return PathInfo.of(decode_narinfo(message.required(3, "narinfo"), store_path, references), node)
+
+
+def decode_narinfo(
+    data: bytes, store_path: StorePath, references: Sequence[bytes] | None = None
+) -> Description:
+    """What a NARInfo message says of `store_path`.
+
+    Raises `InvalidData`, with the field and the position, unless it is valid and names each of
+    `references`, the hashes that are stated beside it, if they are.
+    """
+    message = Message(data, "narinfo")
+    nar_sha256 = message.required(2, "nar_sha256")
     if len(nar_sha256) != _SHA256_BYTES:
         raise InvalidData(
             f"narinfo.nar_sha256 is {len(nar_sha256)} bytes long, expected {_SHA256_BYTES}"
         )
-    return PathInfo(
+    return Description(
         store_path=store_path,
-        node=node,
-        references=_decode_references(
-            message.repeated(2, "references"), narinfo.repeated_text(4, "reference_names")
-        ),
-        nar_size=narinfo.number(1, "nar_size"),
+        references=_decode_references(references, message.repeated_text(4, "reference_names")),
+        nar_size=message.number(1, "nar_size"),
         nar_sha256=nar_sha256,
         signatures=tuple(
             _decode_signature(each, f"narinfo.signatures[{position}]")
-            for position, each in enumerate(narinfo.repeated(3, "signatures"))
+            for position, each in enumerate(message.repeated(3, "signatures"))
         ),
-        deriver=_decode_deriver(narinfo.optional(5, "deriver")),
-        ca=_decode_content_address(narinfo.optional(6, "ca")),
+        deriver=_decode_deriver(message.optional(5, "deriver")),
+        ca=_decode_content_address(message.optional(6, "ca")),
     )
 
 
@@ -147,18 +157,20 @@ def _decode_node(data: bytes) -> tuple[StorePath, Node]:
         raise InvalidData(f"path info.node: {error}") from error
 
 
-def _decode_references(hashes: Sequence[bytes], names: Sequence[str]) -> tuple[StorePath, ...]:
-    if len(hashes) != len(names):
+def _decode_references(
+    hashes: Sequence[bytes] | None, names: Sequence[str]
+) -> tuple[StorePath, ...]:
+    if hashes is not None and len(hashes) != len(names):
         raise InvalidData(f"{len(hashes)} references, but {len(names)} reference_names")
     references = []
-    for position, (path_hash, name) in enumerate(zip(hashes, names, strict=True)):
+    for position, name in enumerate(names):
         try:
             path = StorePath.from_base_name(name)
         except InvalidData as error:
             raise InvalidData(f"narinfo.reference_names[{position}]: {error}") from error
-        if path.hash != path_hash:
+        if hashes is not None and path.hash != hashes[position]:
             raise InvalidData(
-                f"references[{position}] is {path_hash.hex()}, "
+                f"references[{position}] is {hashes[position].hex()}, "
                 f"but narinfo.reference_names[{position}] is {name!r}"
             )
         references.append(path)

@@ -28,6 +28,10 @@ class Lru(Generic[Key, Value]):
         self._entries.move_to_end(key)
         return entry[0]
 
+    def values(self) -> list[Value]:
+        """All of them, the one used longest ago first; that does not count as using them."""
+        return [value for value, _ in self._entries.values()]
+
     def put(self, key: Key, value: Value, weight: int = 1) -> None:
         """Keeps `value` in place of what the key had, unless it alone outweighs the capacity."""
         self.discard(key)

@@ -67,6 +67,9 @@ class SingleFlight(Generic[Key, Result]):
         self._tasks.add(task)
 
         def over(task: asyncio.Task[Result]) -> None:
+            if not task.cancelled():
+                # Seen: its last caller may have been cancelled in the moment in which it failed.
+                task.exception()
             self._tasks.discard(task)
             self._land(key, task)
             if not task.cancelled():

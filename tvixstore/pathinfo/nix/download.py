@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tvixstore.errors import CorruptData, InvalidData, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.pathinfo.nix.decompress import Decoder, decoder
-from tvixstore.pathinfo.nix.upstream import Body, Resume, Upstream
+from tvixstore.pathinfo.nix.upstream import Body, NarOrigin, Resume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ class Gone(Exception):
 class NarSource:
     """Where a NAR is, and what it has to be."""
 
-    upstream: Upstream
+    upstream: NarOrigin
     store_path: str
     url: str
     compression: str

@@ -11,10 +11,11 @@ import asyncio
 import contextvars
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from tvixstore import nar
+from tvixstore.castore import SizeRule
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
 from tvixstore.kv.files import FULL
 from tvixstore.log import Logger
@@ -24,14 +25,14 @@ from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from tvixstore.castore import Node
     from tvixstore.metrics import Metrics
     from tvixstore.nix import StorePath
     from tvixstore.pathinfo.nix.trust import Proof
-    from tvixstore.pathinfo.nix.upstream import Upstream
+    from tvixstore.pathinfo.nix.upstream import NarOrigin
     from tvixstore.pathinfo.service import PathInfoService
     from tvixstore.pools import Pools
     from tvixstore.tree import Content
@@ -46,6 +47,8 @@ LARGE_INGESTS = 4
 
 # NAR hash, NAR size, and the path that a proof is about.
 Key: TypeAlias = tuple[bytes, int, str]
+
+Followed = TypeVar("Followed")
 
 log = Logger("tvixstore.pathinfo.nix.fill")
 
@@ -210,6 +213,7 @@ class Fill:
                     reader,
                     pools=self._table.pools,
                     spool=self._table.directory,
+                    sizes=self._table.sizes,
                 )
         except (CorruptData, InvalidData) as error:
             # The NAR is what was promised, and is no NAR: the upstream's fault, not the state's.
@@ -261,8 +265,10 @@ class Fills:
     admission: Admission | None = None
     max_downloads: int = 32
     verify_ahead: int = 1 << 20
+    # How the Directories that are made of NARs state their sizes.
+    sizes: SizeRule = SizeRule.DOCUMENTED
     _downloads: asyncio.Semaphore = field(init=False)
-    _turns: WeakKeyDictionary[Upstream, asyncio.Semaphore] = field(
+    _turns: WeakKeyDictionary[NarOrigin, asyncio.Semaphore] = field(
         default_factory=WeakKeyDictionary
     )
     _large_ingests: asyncio.Semaphore = field(init=False)
@@ -275,6 +281,22 @@ class Fills:
     def __post_init__(self) -> None:
         self._downloads = asyncio.Semaphore(self.max_downloads)
         self._large_ingests = asyncio.Semaphore(LARGE_INGESTS)
+
+    async def follow(
+        self, job: Job, follow: Callable[[Fill], Awaitable[Followed]]
+    ) -> Followed | None:
+        """Follows the fill of that NAR, one under way if there is; `None` if the NAR is gone."""
+        fill = self.running(job)
+        if fill is not None and fill.job.source.upstream != job.source.upstream:
+            try:
+                return await follow(fill)
+            except (StoreError, Gone) as error:
+                log.debug("fill.joined", node=job.source.upstream.name, reason=str(error))
+        fill = self.running(job) or self.start(job)
+        try:
+            return await follow(fill)
+        except Gone:
+            return None
 
     def running(self, job: Job) -> Fill | None:
         """The fill of the same NAR that is under way, if it can still succeed."""

@@ -227,18 +227,7 @@ class NixPathInfoService(PathInfoService):
     ) -> Followed | None:
         """Follows the fill of that NAR, one under way if there is; `None` if the NAR is gone."""
         hearsay.say(from_memory=False)
-        job = self._job(known)
-        fill = self.fills.running(job)
-        if fill is not None and fill.job.source.upstream is not self.upstream:
-            try:
-                return await follow(fill)
-            except (StoreError, Gone) as error:
-                log.debug("fill.joined", node=self.upstream.name, reason=str(error))
-        fill = self.fills.running(job) or self.fills.start(job)
-        try:
-            return await follow(fill)
-        except Gone:
-            return None
+        return await self.fills.follow(self._job(known), follow)
 
     def _failed(self, path_hash: bytes, error: StoreError | Gone) -> None:
         """Draws the consequence of a fill that failed."""

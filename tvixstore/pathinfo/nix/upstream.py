@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 from tvixstore.streams import ByteStream
 
@@ -39,6 +40,19 @@ class Body(ByteStream):
     encodings: tuple[str, ...]
     # For messages: no credentials, no query.
     url: str
+
+
+class NarOrigin(Protocol):
+    """Whatever gives NARs to fills, by URLs that are its own."""
+
+    @property
+    def name(self) -> str: ...
+
+    # How many NARs it gives at a time; `open_nar` lets more wait. `None`: as many as are wanted.
+    @property
+    def max_downloads(self) -> int | None: ...
+
+    async def open_nar(self, url: str, resume: Resume | None = None) -> Body | None: ...
 
 
 class Upstream(ABC):

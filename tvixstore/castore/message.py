@@ -14,6 +14,7 @@ from tvixstore.errors import InvalidData
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _MAX_VARINT_BYTES = 10
+_MAX_FIELD = 2**29 - 1
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
@@ -40,16 +41,17 @@ class Message:
         self._fields: dict[int, list[int | bytes]] = {}
         while self._at < len(data):
             tag = self._take_varint()
-            if tag >> 3 == 0:
-                raise InvalidData(f"{where}: field number 0 before byte {self._at}")
+            if not 0 < tag >> 3 <= _MAX_FIELD:
+                raise InvalidData(f"{where}: field number {tag >> 3} before byte {self._at}")
             self._fields.setdefault(tag >> 3, []).append(self._take_value(tag & 7))
 
     def number(self, field: int, name: str) -> int:
         """A number; 0 if it is left out."""
+        return self.optional_number(field, name) or 0
+
+    def optional_number(self, field: int, name: str) -> int | None:
         value = self._single(field, name)
-        if value is None:
-            return 0
-        if not isinstance(value, int):
+        if isinstance(value, bytes):
             raise self._error(name, "is not a number")
         return value
 
@@ -62,6 +64,13 @@ class Message:
         if value is None:
             raise self._error(name, "is missing")
         return self._bytes(value, name)
+
+    def exactly(self, field: int, name: str, length: int) -> bytes:
+        """As many bytes as that."""
+        value = self.optional(field, name) or b""
+        if len(value) != length:
+            raise self._error(name, f"is {len(value)} bytes long, expected {length}")
+        return value
 
     def text(self, field: int, name: str) -> str:
         """A string; empty if it is left out."""

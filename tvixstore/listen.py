@@ -1,4 +1,4 @@
-"""Addresses that a front door listens on, and sockets bound to them."""
+"""Addresses that a front door listens on, sockets bound to them, and the door that they make."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from tvixstore.errors import ConfigError
 _TCP = re.compile(
     r"(?:\[(?P<v6>[0-9a-fA-F:.]+(?:%[^\]\s]+)?)\]|(?P<host>[^\s:\[\]/]+)):(?P<port>\d{1,5})"
 )
+
+_BACKLOG = 1024
 
 # Of a name's several addresses, those that this machine lacks are left out, as long as one is left.
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -59,6 +62,54 @@ def parse_address(text: str) -> Address | None:
     if match is None or int(match["port"]) > 65535:
         raise ConfigError(f"{text!r} is not `host:port`, `[v6]:port`, `unix:/path` or `off`")
     return TcpAddress(match["v6"] or match["host"], int(match["port"]))
+
+
+class Door:
+    """The listeners of one front door, each connection of which gets a protocol from `factory`."""
+
+    def __init__(self, factory: Callable[[], asyncio.Protocol]) -> None:
+        # As really bound, in the form that they are configured in; none if it is off.
+        self.addresses: list[str] = []
+        self._factory = factory
+        self._listeners: list[asyncio.Server] = []
+        # Each with its inode, so that nobody else's is removed in the end.
+        self._socket_files: list[tuple[str, int]] = []
+
+    async def open(self, text: str) -> None:
+        """Listens at ADDR; raises `ConfigError`, one line, if that cannot be."""
+        address = parse_address(text)
+        if address is None:
+            return
+        listeners = await bind(address)
+        try:
+            self.addresses += listeners.addresses
+            for bound in listeners.sockets:
+                self._listeners.append(await self._serve(bound))
+        except BaseException:
+            listeners.close()
+            raise
+
+    def close(self) -> None:
+        """Takes no more connections; those that there are stay."""
+        for listener in self._listeners:
+            listener.close()
+        for path, inode in self._socket_files:
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+        self._socket_files.clear()
+
+    async def wait_closed(self) -> None:
+        for listener in self._listeners:
+            await listener.wait_closed()
+
+    async def _serve(self, bound: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if bound.family != socket.AF_UNIX:
+            return await loop.create_server(self._factory, sock=bound, backlog=_BACKLOG)
+        path = bound.getsockname()
+        self._socket_files.append((path, os.stat(path).st_ino))
+        return await loop.create_unix_server(self._factory, sock=bound, backlog=_BACKLOG)
 
 
 @dataclass(eq=False)

@@ -1,0 +1,59 @@
+"""What the documents have that can be run, run as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import tvixstore
+from tests.library.stores import LOCAL, put
+from tvixstore.blob import MemoryBlobService
+from tvixstore.compose import NodeType, lint, load_text
+from tvixstore.compose.graph import KINDS
+from tvixstore.compose.nodes import NODE_TYPES
+
+TEXT = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text()
+LISTING, NODE_TYPE = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+
+
+def run(program: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "program"}
+    exec(compile(program, "embedding.md", "exec"), names)
+    return names
+
+
+async def test_the_first_program_lists_a_store_path(tmp_path: Path) -> None:
+    compose = tmp_path / "compose.toml"
+    compose.write_text(LOCAL)
+    async with tvixstore.open(compose) as store:
+        path = str((await put(store)).info.store_path)
+    names_in = run(LISTING)["names_in"]
+    assert await names_in(str(compose), path) == [b"bin", b"escape", b"share"]
+    assert await names_in(str(compose), f"/nix/store/{'0' * 32}-absent") == []
+
+
+async def test_the_node_type_can_be_made() -> None:
+    names = run(NODE_TYPE)
+    plain = names["PLAIN"]
+    assert isinstance(plain, NodeType)
+    inner = MemoryBlobService()
+    make: Any = plain.blobs
+    builder = SimpleNamespace(blobs={"other": inner}.__getitem__)
+    service = make(builder, "root", plain.model.model_validate({"inner": "other"}))
+    assert await inner.has(await service.put(b"x"))
+
+
+def test_what_it_links_to_is_there() -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert (Path(__file__).parents[2] / "docs" / link).exists(), link
+
+
+def test_the_long_form_that_is_explained_loads() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "composition.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    config = load_text(example, "composition.md", Path("/etc"), {})
+    assert [warning.section for warning in lint(config)] == []
+    explained = set(re.findall(r"^\| `([a-z]+)` \| [bdp]", text, re.M)) | {"combined"}
+    assert explained == {name for kind in KINDS for name in NODE_TYPES[kind]}

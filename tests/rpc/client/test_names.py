@@ -1,0 +1,141 @@
+"""Where peers are, and by which names they are asked for what."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from grpclib.const import Status
+
+from tests.pathinfo.samples import add, memory_content
+from tests.rpc.client.scripted import Script, fails, says, scripted
+from tests.rpc.client.support import fills_in, front, in_memory
+from tvixstore.castore import Digest
+from tvixstore.errors import ConfigError, Unsupported
+from tvixstore.rpc.client import GrpcBlobService, GrpcPathInfoService
+from tvixstore.rpc.client.address import Target
+from tvixstore.rpc.methods import (
+    DESCRIBE,
+    GET_PATH_INFO,
+    OPEN_NAR,
+    STAT_BLOB,
+)
+
+DATA = b"some data"
+DIGEST = Digest.of(DATA)
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("grpc+http://office.example:8000", Target("office.example", 8000)),
+        ("grpc+http://office.example", Target("office.example", 80)),
+        ("grpc+https://office.example", Target("office.example", 443, tls=True)),
+        ("grpc+http://[::1]:8000", Target("::1", 8000)),
+        ("grpc+unix:///run/a%20b.sock", Target(path="/run/a b.sock")),
+        (
+            "grpc+unix:///run/tvix.sock?wait-connect=1",
+            Target(path="/run/tvix.sock", wait_connect=True),
+        ),
+        ("grpc+http://h:1?wait-connect=0", Target("h", 1)),
+    ],
+)
+def test_an_url_says_where_the_peer_is(url: str, target: Target) -> None:
+    assert Target.parse(url) == target
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://office.example",
+        "grpc+http://office.example/",
+        "grpc+http://office.example/path",
+        "grpc+http://",
+        "grpc+http://office.example:99999",
+        "grpc+unix://host/path",
+        "grpc+unix:///",
+        "grpc+http://h?wait-connect=2",
+        "grpc+http://h?else=1",
+        "grpc+http://user@h",
+    ],
+)
+def test_an_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        Target.parse(url)
+
+
+@pytest.mark.parametrize("only", ["tvix", "snix"])
+async def test_auto_finds_out_by_which_name_and_remembers_it(only: str) -> None:
+    async with front() as door, in_memory(door, only) as peer:
+        service = GrpcBlobService(peer)
+        async with await service.open_write() as writer:
+            await writer.write(DATA)
+            await writer.close()
+        assert await service.read(DIGEST) == DATA
+    wrong = "snix" if only == "tvix" else "tvix"
+    async with front() as door, in_memory(door, only, protocol=wrong) as peer:
+        with pytest.raises(Unsupported):
+            await GrpcBlobService(peer).has(DIGEST)
+
+
+async def test_a_name_that_was_right_is_the_only_one_asked_by() -> None:
+    async with scripted({STAT_BLOB: says([])}) as (peer, daemon):
+        for _ in range(3):
+            assert await GrpcBlobService(peer).has(DIGEST)
+        assert daemon.calls == [STAT_BLOB.path("tvix")] * 3
+
+
+async def test_a_proxy_that_is_not_there_is_asked_once_a_connection(tmp_path: Path) -> None:
+    content = memory_content()
+    sample = await add(content, "hello", b"hello " * 1000)
+    script: Script = {
+        DESCRIBE: fails(Status.UNIMPLEMENTED),
+        OPEN_NAR: fails(Status.UNIMPLEMENTED),
+        GET_PATH_INFO: says(sample.info),
+    }
+    async with scripted(script) as (peer, daemon), fills_in(tmp_path) as fills:
+        service = GrpcPathInfoService(peer, content, fills)
+        for _ in range(3):
+            assert await service.describe(sample.key) == sample.info
+            stream = await service.open_nar(sample.info)
+            assert stream is not None
+            assert await stream.read_all() == sample.nar
+        assert daemon.calls.count(DESCRIBE.path()) == 1
+        assert daemon.calls.count(OPEN_NAR.path()) == 1
+
+
+async def test_describing_and_opening_a_nar_asks_for_no_path_info(tmp_path: Path) -> None:
+    sample = await add(memory_content(), "hello", b"hello " * 1000)
+    script: Script = {DESCRIBE: says(sample.info), OPEN_NAR: says(sample.nar)}
+    async with scripted(script) as (peer, daemon), fills_in(tmp_path) as fills:
+        service = GrpcPathInfoService(peer, memory_content(), fills)
+        description = await service.describe(sample.key)
+        assert description is not None
+        stream = await service.open_nar(description)
+        assert stream is not None
+        assert await stream.read_all() == sample.nar
+        assert daemon.calls == [DESCRIBE.path(), OPEN_NAR.path()]
+
+
+async def test_what_a_peer_cannot_list_is_unsupported(tmp_path: Path) -> None:
+    async with scripted({}) as (peer, _), fills_in(tmp_path) as fills:
+        with pytest.raises(Unsupported):
+            async with aclosing(GrpcPathInfoService(peer, memory_content(), fills).list()) as infos:
+                assert [info async for info in infos]
+
+
+async def test_the_peer_calculates_nars_if_it_can(tmp_path: Path) -> None:
+    content = memory_content()
+    sample = await add(content, "hello", {b"a": b"hello"})
+    async with (
+        front(content.blobs, content.directories) as door,
+        in_memory(door) as peer,
+        fills_in(tmp_path) as fills,
+    ):
+        identity = await GrpcPathInfoService(peer, content, fills).calculate_nar(sample.info.node)
+        assert identity is not None
+        assert (identity.sha256, identity.size) == (sample.info.nar_sha256, len(sample.nar))
+    async with scripted({}) as (peer, _), fills_in(tmp_path) as fills:
+        service = GrpcPathInfoService(peer, content, fills)
+        assert await service.calculate_nar(sample.info.node) is None

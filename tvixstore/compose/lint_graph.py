@@ -1,0 +1,144 @@
+"""Graphs that are legal, and probably not what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from tvixstore.compose.graph import ROOT, Graph
+from tvixstore.compose.long import label_of
+from tvixstore.compose.mistakes import Mistake
+from tvixstore.compose.nodes import (
+    CacheNode,
+    FallbackNode,
+    GrpcPathInfoNode,
+    Kind,
+    LruNode,
+    NixNode,
+    RaceNode,
+    RetryNode,
+    TimeoutNode,
+    VerifyPathInfoNode,
+)
+from tvixstore.compose.values import format_duration, is_loopback
+
+Warnings: TypeAlias = Iterator[Mistake]
+
+PATH_INFOS: Kind = "path_infos"
+
+
+def lint_graph(graph: Graph) -> list[Mistake]:
+    """What to warn of in a graph that somebody wrote."""
+    return [
+        *_unreachable(graph),
+        *_believed(graph),
+        *_starved(graph),
+        *_forgetful(graph),
+        *_missing_files(graph),
+    ]
+
+
+def _unreachable(graph: Graph) -> Warnings:
+    reachable = graph.reachable()
+    for kind, name, _ in graph.nodes():
+        if (kind, name) not in reachable:
+            yield Mistake(label_of(kind, name), "", "nothing leads from a root to this node")
+
+
+def _believed(graph: Graph) -> Warnings:
+    """Upstreams whose word is taken for it, on some way from the root."""
+    for name in sorted(_unverified(graph)):
+        label, node = label_of("path_infos", name), graph.path_infos[name]
+        if isinstance(node, NixNode) and node.public_keys is None:
+            yield Mistake(
+                label,
+                "public_keys",
+                "is missing: whoever runs this cache, or is on the way to it, decides what is in "
+                "the paths that it has; write its keys, or put a verify with public_keys over it",
+            )
+        elif isinstance(node, GrpcPathInfoNode):
+            host = urlsplit(node.url).hostname
+            if host is not None and not is_loopback(host):
+                yield Mistake(
+                    label,
+                    "url",
+                    "is another machine, whose word is taken for what its paths contain: "
+                    "put a verify over it",
+                )
+
+
+def _unverified(graph: Graph) -> set[str]:
+    """The nodes of path infos that the root comes to without passing a `verify`.
+
+    Binary caches need one that has keys: their NARs are hashed anyhow, by the hash they give.
+    """
+    found: set[str] = set()
+    seen: set[tuple[str, bool]] = set()
+    ahead = [(ROOT, False)]
+    while ahead:
+        place = name, rendered = ahead.pop()
+        node = graph.path_infos.get(name)
+        if node is None or place in seen:
+            continue
+        seen.add(place)
+        if isinstance(node, VerifyPathInfoNode):
+            if node.public_keys:
+                continue
+            rendered = True
+        if isinstance(node, NixNode) or not rendered:
+            found.add(name)
+        ahead += [(below, rendered) for _, below in node.neighbours()]
+    return found
+
+
+def _starved(graph: Graph) -> Warnings:
+    """A `timeout` around a `retry` that leaves it no time for a second attempt."""
+    for kind, name, node in graph.nodes():
+        if not isinstance(node, TimeoutNode):
+            continue
+        inner = graph.of(kind).get(node.inner)
+        if not isinstance(inner, RetryNode) or inner.attempts == 1:
+            continue
+        below = graph.of(kind).get(inner.inner)
+        if isinstance(below, TimeoutNode | NixNode):
+            attempt = below.attempt if isinstance(below, TimeoutNode) else below.timeout
+            if node.attempt <= attempt:
+                yield Mistake(
+                    label_of(kind, name),
+                    "attempt",
+                    f"{format_duration(node.attempt)} around a retry leaves its attempts of "
+                    f"{format_duration(attempt)} no second one: put the timeout inside the retry",
+                )
+
+
+def _forgetful(graph: Graph) -> Warnings:
+    """What is put at a root, and only reaches what forgets."""
+    name, kind = ROOT, PATH_INFOS
+    seen: set[str] = set()
+    while name not in seen:
+        seen.add(name)
+        node = graph.of(kind).get(name)
+        if isinstance(node, CacheNode):
+            near = graph.of(kind).get(node.near)
+            if isinstance(near, LruNode):
+                yield Mistake(
+                    label_of(kind, name),
+                    "near",
+                    f'"{node.near}" forgets, and what is put goes nowhere else: '
+                    "put a cache with a local node near around it",
+                )
+            name = node.near
+        elif isinstance(node, RaceNode | FallbackNode):
+            name = node.members[0]
+        elif node is not None and (neighbours := node.neighbours()):
+            name = neighbours[0][1]
+
+
+def _missing_files(graph: Graph) -> Warnings:
+    for kind, name, node in graph.nodes():
+        for key in ("netrc_file", "token_file", "ca_file"):
+            path = getattr(node, key, None)
+            if path is not None and not path.is_file():
+                label = label_of(kind, name)
+                yield Mistake(label, key, f"{path} is not a file on this machine")

@@ -1,0 +1,198 @@
+"""What makes a path-info service of each type of node."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tvixstore.compose.health import UpstreamHealth
+from tvixstore.compose.make_grpc import grpc_path_infos
+from tvixstore.compose.nodes import (
+    BreakerNode,
+    CacheNode,
+    FallbackNode,
+    GrpcPathInfoNode,
+    LocalPathInfoNode,
+    LruNode,
+    MemoryPathInfoNode,
+    NegativeNode,
+    NixNode,
+    Node,
+    OptionalNode,
+    RaceNode,
+    ReadOnlyNode,
+    RetryNode,
+    TimeoutNode,
+    VerifyPathInfoNode,
+)
+from tvixstore.nix import KeyRing
+from tvixstore.pathinfo import LocalPathInfoService, MemoryPathInfoService, PathInfoService
+from tvixstore.pathinfo.breaker import BreakerPathInfoService
+from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.lru import LruPathInfoService
+from tvixstore.pathinfo.negative import NegativePathInfoService
+from tvixstore.pathinfo.nix import NixPathInfoService, UpstreamSettings
+from tvixstore.pathinfo.nix.transports import open_upstream
+from tvixstore.pathinfo.optional import OptionalPathInfoService
+from tvixstore.pathinfo.racing import RacingPathInfoService
+from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
+from tvixstore.pathinfo.retry import RetryPathInfoService
+from tvixstore.pathinfo.timeout import TimeoutPathInfoService
+from tvixstore.pathinfo.verify import VerifyPathInfoService
+from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.retry import Retry
+
+if TYPE_CHECKING:
+    from tvixstore.compose.build import Builder
+
+
+def _memory(builder: Builder, name: str, node: MemoryPathInfoNode) -> PathInfoService:
+    return MemoryPathInfoService(
+        builder.content(node.blob_service, node.directory_service), builder.trusted_keys()
+    )
+
+
+def _local(builder: Builder, name: str, node: LocalPathInfoNode) -> PathInfoService:
+    engine = builder.stores.at(node.path, node).engine
+
+    def make() -> PathInfoService:
+        service = LocalPathInfoService(
+            engine.table("pathinfos"),
+            builder.content(node.blob_service, node.directory_service),
+            access=engine.table("access"),
+            keys=builder.trusted_keys(),
+        )
+        builder.closing_services.push_async_callback(service.aclose)
+        return service
+
+    return builder.share(("path infos", node.path.resolve()), make)
+
+
+def _nix(builder: Builder, name: str, node: NixNode) -> PathInfoService:
+    settings = UpstreamSettings(
+        url=node.base_url,
+        name=name,
+        timeout=node.timeout,
+        connect_timeout=node.connect_timeout,
+        stall_timeout=node.stall_timeout,
+        max_connections=node.max_connections,
+        netrc_file=node.netrc_file,
+        token_file=node.token_file,
+        ca_file=node.ca_file,
+        proxy=node.proxy,
+    )
+    upstream = open_upstream(settings, builder.pools)
+    builder.closing_upstreams.push_async_callback(upstream.aclose)
+    service = NixPathInfoService(
+        upstream=upstream,
+        content=builder.content(node.blob_service, node.directory_service),
+        fills=builder.fills,
+        remembered=builder.remembered,
+        key=_remembered_as(node.base_url),
+        keys=None if node.public_keys is None else KeyRing(node.public_keys),
+        retries=node.retries,
+        narinfo_ttl=builder.daemon.narinfo_ttl,
+        negative_ttl=builder.daemon.negative_ttl,
+    )
+    builder.closing_services.push_async_callback(service.aclose)
+    builder.health[name] = UpstreamHealth(name, 1, builder.metrics)
+    return service
+
+
+def _remembered_as(url: str) -> bytes:
+    """What its answers are kept under: the same as long as it is the same place."""
+    place = urlsplit(url)
+    without_user = f"{place.scheme}://{place.netloc.rpartition('@')[2]}{place.path.rstrip('/')}"
+    return hashlib.sha256(without_user.encode()).digest()[:16]
+
+
+def _cache(builder: Builder, name: str, node: CacheNode) -> PathInfoService:
+    service = CachedPathInfoService(
+        builder.path_infos(node.near),
+        builder.path_infos(node.far),
+        builder.metrics.node("pathinfo", name),
+    )
+    builder.closing_services.push_async_callback(service.aclose)
+    return service
+
+
+def _shown(members: Sequence[str]) -> list[str]:
+    """What members are called in logs and errors: `mirror`, not `mirror/breaker`."""
+    return [member.partition("/")[0] for member in members]
+
+
+def _race(builder: Builder, name: str, node: RaceNode) -> PathInfoService:
+    members = [builder.path_infos(member) for member in node.members]
+    return RacingPathInfoService(members, _shown(node.members), node.hedge)
+
+
+def _fallback(builder: Builder, name: str, node: FallbackNode) -> PathInfoService:
+    members = [builder.path_infos(member) for member in node.members]
+    return FallbackPathInfoService(members, _shown(node.members), builder.daemon.lookup_timeout)
+
+
+def _timeout(builder: Builder, name: str, node: TimeoutNode) -> PathInfoService:
+    return TimeoutPathInfoService(builder.path_infos(node.inner), node.attempt)
+
+
+def _retry(builder: Builder, name: str, node: RetryNode) -> PathInfoService:
+    inner = builder.path_infos(node.inner)
+    if (health := builder.upstream_below(node.inner)) is not None:
+        health.attempts = node.attempts
+    return RetryPathInfoService(inner, Retry(node.attempts, node.min_delay, node.max_delay))
+
+
+def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
+    inner = builder.path_infos(node.inner)
+    health = builder.upstream_below(node.inner)
+    on_change = None if health is None else health.breaker_changed
+    return BreakerPathInfoService(inner, Breaker(node.failures, node.open, on_change=on_change))
+
+
+def _optional(builder: Builder, name: str, node: OptionalNode) -> PathInfoService:
+    inner = builder.path_infos(node.inner)
+    assert isinstance(inner, BreakerPathInfoService), "only lowering makes these, over a breaker"
+    return OptionalPathInfoService(inner, node.name, inner.breaker)
+
+
+def _negative(builder: Builder, name: str, node: NegativeNode) -> PathInfoService:
+    return NegativePathInfoService(builder.path_infos(node.inner), node.ttl, node.capacity)
+
+
+def _verify(builder: Builder, name: str, node: VerifyPathInfoNode) -> PathInfoService:
+    return VerifyPathInfoService(
+        builder.path_infos(node.inner),
+        builder.nars(node.blob_service, node.directory_service),
+        KeyRing(node.public_keys) if node.public_keys else None,
+    )
+
+
+def _readonly(builder: Builder, name: str, node: ReadOnlyNode) -> PathInfoService:
+    return ReadOnlyPathInfoService(builder.path_infos(node.inner))
+
+
+def _lru(builder: Builder, name: str, node: LruNode) -> PathInfoService:
+    return LruPathInfoService(node.capacity)
+
+
+# One row a node type; the node that a maker gets is of that type.
+PATH_INFO_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], PathInfoService]] = {
+    MemoryPathInfoNode: _memory,
+    LocalPathInfoNode: _local,
+    GrpcPathInfoNode: grpc_path_infos,
+    NixNode: _nix,
+    CacheNode: _cache,
+    RaceNode: _race,
+    FallbackNode: _fallback,
+    VerifyPathInfoNode: _verify,
+    ReadOnlyNode: _readonly,
+    LruNode: _lru,
+    TimeoutNode: _timeout,
+    RetryNode: _retry,
+    BreakerNode: _breaker,
+    OptionalNode: _optional,
+    NegativeNode: _negative,
+}

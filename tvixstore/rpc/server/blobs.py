@@ -1,0 +1,59 @@
+"""BlobService: blobs and chunks, by digest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from tvixstore.blob import BlobService, Chunk
+from tvixstore.castore import Digest
+from tvixstore.rpc.messages import StatBlob
+from tvixstore.rpc.server.refusals import absent
+from tvixstore.streams import ByteStream
+
+# Of one message of a stream of bytes, at most.
+_PIECE: Final = 256 * 1024
+# Of a chunk in a list of chunks, at most: tags, lengths, the digest, the size.
+_CHUNK_BYTES: Final = 48
+
+
+async def pieces(stream: ByteStream) -> AsyncGenerator[bytes, None]:
+    """What `stream` gives, in parts that make messages; closes it."""
+    async with stream:
+        async for part in stream:
+            if len(part) <= _PIECE:
+                yield part
+                continue
+            for start in range(0, len(part), _PIECE):
+                yield part[start : start + _PIECE]
+
+
+@dataclass(eq=False, slots=True)
+class BlobHandlers:
+    blobs: BlobService
+    # A longer list of chunks does not fit into a message. None at all is always right.
+    message_bytes: int
+
+    async def stat(self, request: StatBlob) -> Sequence[Chunk]:
+        if not request.send_chunks:
+            if not await self.blobs.has(request.digest):
+                raise absent(f"blob {request.digest}")
+            return ()
+        if (chunks := await self.blobs.chunks(request.digest)) is None:
+            raise absent(f"blob {request.digest}")
+        return chunks if 1 < len(chunks) <= self.message_bytes // _CHUNK_BYTES else ()
+
+    async def read(self, digest: Digest) -> AsyncGenerator[bytes, None]:
+        if (stream := await self.blobs.open_read(digest)) is None:
+            raise absent(f"blob {digest}")
+        async with aclosing(pieces(stream)) as parts:
+            async for part in parts:
+                yield part
+
+    async def put(self, parts: AsyncGenerator[bytes, None]) -> Digest:
+        async with await self.blobs.open_write() as writer:
+            async for part in parts:
+                await writer.write(part)
+            return await writer.close()

@@ -1,0 +1,152 @@
+"""Calls in, answers out: each in a task of its own, ended with whatever it still does.
+
+grpclib cancels the task of a call whose client left, or whose deadline passed, in a way that breaks
+every later cancel scope in it. So the work has a task that grpclib never sees: its own is only
+waiting, and ends ours in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from tvixstore.errors import StoreError
+from tvixstore.log import Logger
+from tvixstore.metrics import FrontMeter
+from tvixstore.policy.deadline import bounded
+from tvixstore.policy.tasks import end
+from tvixstore.rpc.methods import Method
+from tvixstore.rpc.server.call import Call
+from tvixstore.rpc.server.front import GrpcFront
+from tvixstore.rpc.server.refusals import OUTCOMES, Refusal, refusal_of
+from tvixstore.rpc.server.stalls import RunningCalls
+
+if TYPE_CHECKING:
+    from grpclib.server import Stream
+
+_log = Logger("tvixstore.grpc")
+
+Serve = Callable[[Call[Any, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One RPC as it is served here."""
+
+    method: Method[Any, Any]
+    serve: Serve
+    # Whether it changes something, which may not be allowed.
+    writes: bool = False
+    # Whether what is put is held in memory until it is whole.
+    holds: bool = False
+    # Whether its replies may wait for each other.
+    gathers: bool = False
+    # Whether it is answered while others are refused because the server ends.
+    always: bool = False
+
+    @property
+    def route(self) -> str:
+        """Its name for metrics and logs, which is the same in all packages."""
+        return f"{self.method.service}/{self.method.name}"
+
+
+def _shutting_down() -> Refusal:
+    return Refusal(Status.UNAVAILABLE, "the server is shutting down")
+
+
+class Dispatcher:
+    """Serves the calls of one server."""
+
+    def __init__(self, front: GrpcFront) -> None:
+        self.running = RunningCalls(front.limits.stall)
+        self.draining = asyncio.Event()
+        self._front = front
+        self._meter = FrontMeter(front.metrics, "grpc")
+
+    async def serve(self, row: Row, stream: Stream[Any, Any]) -> None:
+        """What grpclib calls; raises `GRPCError` for every end but a good one."""
+        limits = self._front.limits
+        call: Call[Any, Any] = Call(
+            stream,
+            row.method.request,
+            row.method.reply,
+            limits,
+            self._front.pools,
+            budget=limits.closure_bytes if row.holds else None,
+            gathered=row.gathers,
+        )
+        left = None if stream.deadline is None else stream.deadline.time_remaining()
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(row, call, left))
+        self.running.add(task, call)
+        over = loop.create_future()
+        task.add_done_callback(lambda _: None if over.done() else over.set_result(None))
+        try:
+            await over
+        except asyncio.CancelledError:
+            # Nothing is left running behind.
+            await end([task])
+            raise
+        finally:
+            self.running.remove(task)
+        refusal = _shutting_down() if task.cancelled() else task.result()
+        if refusal is not None:
+            raise GRPCError(refusal.status, refusal.message)
+
+    async def _run(self, row: Row, call: Call[Any, Any], left: float | None) -> Refusal | None:
+        began = perf_counter()
+        # Unless something else is found out: whoever asked is gone.
+        refusal: Refusal | None = Refusal(Status.CANCELLED, "cancelled")
+        try:
+            refusal = await self._serve(row, call, left)
+        except asyncio.CancelledError:
+            if call.given_up is None:
+                raise
+            refusal = call.given_up
+        finally:
+            self._settle(row, call, refusal, perf_counter() - began)
+        return refusal
+
+    async def _serve(self, row: Row, call: Call[Any, Any], left: float | None) -> Refusal | None:
+        try:
+            self._admit(row)
+            with nullcontext() if left is None else bounded(left):
+                await row.serve(call)
+        except Refusal as refusal:
+            return refusal
+        except StoreError as error:
+            return refusal_of(error)
+        except Exception as error:
+            _log.error("request.failed", exc_info=error, route=row.route)
+            return Refusal(Status.INTERNAL, "internal error")
+        return None
+
+    def _admit(self, row: Row) -> None:
+        if self.draining.is_set() and not row.always:
+            raise _shutting_down()
+        if row.writes and not self._front.writes:
+            raise Refusal(Status.PERMISSION_DENIED, "nothing may be put here: writes are off")
+
+    def _settle(
+        self, row: Row, call: Call[Any, Any], refusal: Refusal | None, seconds: float
+    ) -> None:
+        status = Status.OK if refusal is None else refusal.status
+        outcome = OUTCOMES.get(status, "unknown")
+        self._meter.observe(row.route, status.name, outcome, seconds, call.sent)
+        if self._front.access_log:
+            _log.info(
+                "request",
+                route=row.route,
+                status=status.name,
+                outcome=outcome,
+                reason=None if refusal is None else refusal.message,
+                bytes=call.sent,
+                ms=round(seconds * 1000, 3),
+            )

@@ -1,0 +1,40 @@
+"""The gRPC front door, as whoever composes it sees it: what it serves, and how much it bears."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tvixstore.metrics import Metrics
+from tvixstore.nar import NarIdentities
+from tvixstore.pathinfo import PathInfoService
+from tvixstore.pools import Pools
+from tvixstore.rpc.codec import MAX_MESSAGE_BYTES
+from tvixstore.tree import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may ask of us; more is RESOURCE_EXHAUSTED, before it is in memory."""
+
+    message_bytes: int = MAX_MESSAGE_BYTES
+    # Of a closure that is put, as it comes over the wire: it is held until it is whole.
+    closure_bytes: int = 64 * 1024 * 1024
+    # Seconds for which a client may neither send the next part of a message nor take one.
+    stall: float = 300.0
+
+
+@dataclass(eq=False)
+class GrpcFront:
+    """The services of tvix and snix, and our own, over those given; `serve` listens for it."""
+
+    path_infos: PathInfoService
+    content: Content
+    # By which CalculateNAR answers, and what is put is checked; whoever made it closes it.
+    nars: NarIdentities
+    metrics: Metrics
+    pools: Pools
+    # Whether anything may be put.
+    writes: bool = False
+    # Whether each call is logged.
+    access_log: bool = False
+    limits: Limits = field(default=Limits())

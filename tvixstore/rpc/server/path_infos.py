@@ -1,0 +1,68 @@
+"""PathInfoService: what is known of store paths, held against their content before it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from grpclib.const import Status
+
+from tvixstore.castore import Digest, DirectoryNode, FileNode, Node
+from tvixstore.errors import Incomplete, InvalidData
+from tvixstore.nar import NarIdentities, NarIdentity
+from tvixstore.nix import nixbase32
+from tvixstore.pathinfo import PathInfo, PathInfoService
+from tvixstore.rpc.server.refusals import Refusal, absent
+from tvixstore.tree import Content
+
+
+@dataclass(eq=False, slots=True)
+class PathInfoHandlers:
+    path_infos: PathInfoService
+    content: Content
+    nars: NarIdentities
+
+    async def get(self, path_hash: bytes) -> PathInfo:
+        if (info := await self.path_infos.get(path_hash)) is None:
+            raise absent(f"path {nixbase32.encode(path_hash)}")
+        return info
+
+    async def put(self, info: PathInfo) -> PathInfo:
+        try:
+            await self._look_for_root(info.node)
+            nar = await self.nars.of(info.node)
+        except Incomplete as error:
+            raise Refusal(
+                Status.FAILED_PRECONDITION, f"{info.store_path}: its content is not here: {error}"
+            ) from error
+        if nar != NarIdentity(info.nar_size, info.nar_sha256):
+            raise InvalidData(
+                f"narinfo.nar_sha256 and narinfo.nar_size of {info.store_path} are "
+                f"{info.nar_sha256.hex()} and {info.nar_size}, "
+                f"but its node has a NAR of {nar.sha256.hex()} and {nar.size} bytes"
+            )
+        return await self.path_infos.put(info)
+
+    async def calculate_nar(self, node: Node) -> NarIdentity:
+        try:
+            return await self.nars.of(node)
+        except Incomplete as error:
+            raise Refusal(Status.NOT_FOUND, str(error)) from error
+
+    async def list(self, request: None) -> AsyncGenerator[PathInfo, None]:
+        async with aclosing(self.path_infos.list()) as infos:
+            async for info in infos:
+                yield info
+
+    async def _look_for_root(self, node: Node) -> None:
+        """Raises `Incomplete` if it is absent: what its NAR is may be known all the same."""
+        match node:
+            case FileNode(digest) if not await self.content.blobs.has(digest):
+                raise _missing("blob", digest)
+            case DirectoryNode(digest) if await self.content.directories.get(digest) is None:
+                raise _missing("Directory", digest)
+
+
+def _missing(what: str, digest: Digest) -> Incomplete:
+    return Incomplete(f"{what} {digest} is missing", digest.raw)

@@ -1,0 +1,127 @@
+"""What is served: a row for each RPC, under every name that it has."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from grpclib.const import Handler
+
+from tvixstore.rpc import methods
+from tvixstore.rpc.methods import Method
+from tvixstore.rpc.server import health, reflection
+from tvixstore.rpc.server.blobs import BlobHandlers
+from tvixstore.rpc.server.call import Call
+from tvixstore.rpc.server.directories import DirectoryHandlers
+from tvixstore.rpc.server.dispatch import Dispatcher, Row, Serve
+from tvixstore.rpc.server.front import GrpcFront
+from tvixstore.rpc.server.health import HealthHandlers
+from tvixstore.rpc.server.path_infos import PathInfoHandlers
+from tvixstore.rpc.server.proxy import ProxyHandlers
+from tvixstore.rpc.server.reflection import ReflectionHandlers
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service under one name, as grpclib wants it."""
+
+    handlers: Mapping[str, Handler]
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        return self.handlers
+
+
+def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Service]:
+    """All services of `front`; with the codec `WireCodec` they can be served anywhere."""
+    dispatcher = dispatcher or Dispatcher(front)
+    rows = _store_rows(front)
+    names = _names([row.method for row in [*rows, *_meta_rows([], dispatcher)]])
+    by_service: dict[str, dict[str, Handler]] = {name: {} for name in names}
+    for row in [*rows, *_meta_rows(names, dispatcher)]:
+        method = row.method
+        handler = Handler(
+            partial(dispatcher.serve, row), method.cardinality, method.request, method.reply
+        )
+        for package in method.packages:
+            path = method.path(package)
+            by_service[path.split("/")[1]][path] = handler
+    return [Service(handlers) for handlers in by_service.values()]
+
+
+def _names(served: list[Method[Any, Any]]) -> list[str]:
+    return list(
+        dict.fromkeys(f"{package}.{each.service}" for each in served for package in each.packages)
+    )
+
+
+def _store_rows(front: GrpcFront) -> list[Row]:
+    blobs = BlobHandlers(front.content.blobs, front.limits.message_bytes)
+    directories = DirectoryHandlers(front.content.directories)
+    path_infos = PathInfoHandlers(front.path_infos, front.content, front.nars)
+    proxy = ProxyHandlers(front.path_infos)
+    return [
+        Row(methods.STAT_BLOB, _unary(blobs.stat)),
+        Row(methods.READ_BLOB, _stream_out(blobs.read)),
+        Row(methods.PUT_BLOB, _stream_in(blobs.put), writes=True),
+        Row(methods.GET_DIRECTORY, _stream_out(directories.get), gathers=True),
+        Row(methods.PUT_DIRECTORY, _stream_in(directories.put), writes=True, holds=True),
+        Row(methods.GET_PATH_INFO, _unary(path_infos.get)),
+        Row(methods.PUT_PATH_INFO, _unary(path_infos.put), writes=True),
+        Row(methods.CALCULATE_NAR, _unary(path_infos.calculate_nar)),
+        Row(methods.LIST_PATH_INFOS, _stream_out(path_infos.list), gathers=True),
+        Row(methods.DESCRIBE, _unary(proxy.describe)),
+        Row(methods.OPEN_NAR, _stream_out(proxy.open_nar)),
+    ]
+
+
+def _meta_rows(names: list[str], dispatcher: Dispatcher) -> list[Row]:
+    """Those that tell of the server itself, of whose services these are the names."""
+    checks = HealthHandlers(names, dispatcher.draining)
+    answers = _converse(ReflectionHandlers(names).answer)
+    return [
+        Row(health.CHECK, _unary(checks.check), always=True),
+        Row(health.WATCH, _stream_out(checks.watch), always=True),
+        *(Row(method, answers) for method in reflection.METHODS),
+    ]
+
+
+def _unary(handler: Callable[[Request], Awaitable[Reply]]) -> Serve:
+    async def serve(call: Call[Request, Reply]) -> None:
+        await call.send(await handler(await call.receive()))
+
+    return serve
+
+
+def _stream_out(handler: Callable[[Request], AsyncGenerator[Reply, None]]) -> Serve:
+    async def serve(call: Call[Request, Reply]) -> None:
+        async with aclosing(handler(await call.receive())) as replies:
+            async for reply in replies:
+                await call.send(reply)
+        await call.flush()
+
+    return serve
+
+
+def _stream_in(handler: Callable[[AsyncGenerator[Request, None]], Awaitable[Reply]]) -> Serve:
+    async def serve(call: Call[Request, Reply]) -> None:
+        async with aclosing(call.requests()) as requests:
+            await call.send(await handler(requests))
+
+    return serve
+
+
+def _converse(
+    handler: Callable[[AsyncGenerator[Request, None]], AsyncGenerator[Reply, None]],
+) -> Serve:
+    async def serve(call: Call[Request, Reply]) -> None:
+        async with aclosing(call.requests()) as requests, aclosing(handler(requests)) as replies:
+            async for reply in replies:
+                await call.send(reply)
+
+    return serve
