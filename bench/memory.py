@@ -112,7 +112,7 @@ def _compressed_paths(folder: Path) -> list[MadePath]:
 
 async def _settled(proxy: Server, digits: str) -> None:
     """Returns once the path is in the store: its NAR is then served by its castore node."""
-    while "castore" not in await nar_target(proxy, digits):
+    while "castore" not in await nar_target(proxy, digits):  # noqa: ASYNC110 (another process)
         await asyncio.sleep(_INTERVAL)
 
 

@@ -42,17 +42,27 @@ class RecordingTransport(asyncio.Transport):
         return default
 
 
-async def writes_for(front: HttpFront, target: str) -> list[bytes]:
+async def writes_for(front: HttpFront, target: str, *, times: int = 1) -> list[bytes]:
+    """Asks so often on one connection, which the last request closes."""
     connections = Connections(Dispatcher(front))
     protocol, transport = connections(), RecordingTransport()
     protocol.connection_made(transport)
-    protocol.data_received(
-        f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
-    )
+    head = f"GET {target} HTTP/1.1\r\nHost: x\r\n"
+    requests = [*[head] * (times - 1), f"{head}Connection: close\r\n"]
+    protocol.data_received("".join(f"{request}\r\n" for request in requests).encode())
     await transport.closed.wait()
     protocol.connection_lost(None)
     await connections.close()
     return transport.writes
+
+
+def parsed(response: bytes) -> tuple[bytes, set[bytes], bytes]:
+    """Status line, headers and body, without when it was and what becomes of the connection."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    status, *headers = head.split(b"\r\n")
+    assert any(line.startswith(b"Date: ") and line.endswith(b" GMT") for line in headers)
+    told = {line for line in headers if not line.startswith((b"Date: ", b"Connection: "))}
+    return status, told, body
 
 
 def nar_in(path: StoredPath, *sizes: int) -> ScriptedStream:
@@ -70,6 +80,13 @@ async def test_a_narinfo_is_one_write() -> None:
     (write,) = await writes_for(front, f"/{store.path.digits}.narinfo")
     assert write.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"StorePath: " in write
+
+
+async def test_a_narinfo_is_the_same_where_the_connection_stays_open() -> None:
+    store = await Store.filled()
+    front = front_of(store.path_infos, store.content)
+    staying, closing = await writes_for(front, f"/{store.path.digits}.narinfo", times=2)
+    assert parsed(staying) == parsed(closing)
 
 
 async def test_headers_go_out_with_the_first_bytes_of_a_nar() -> None:
