@@ -238,6 +238,17 @@ async def test_a_peer_may_have_to_be_there_at_start(tmp_path: Path) -> None:
         await server.aclose()
 
 
+async def test_names_are_resolved_in_threads_of_ours() -> None:
+    async with front() as door, over_socket(door) as by_address:
+        port = by_address.name.rpartition(":")[2]
+        settings: Any = {"pools": door.pools}
+        async with peer_at(f"grpc+http://localhost:{port}", **settings) as peer:
+            assert not await GrpcBlobService(peer).has(DIGEST)
+        async with peer_at("grpc+http://nowhere.invalid:1", **settings) as peer:
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await GrpcBlobService(peer).has(DIGEST)
+
+
 async def test_a_closed_peer_says_so() -> None:
     async with front() as door, over_socket(door) as peer:
         assert not await GrpcBlobService(peer).has(DIGEST)
