@@ -14,6 +14,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from time import perf_counter
 from typing import cast
 
@@ -285,19 +286,13 @@ class Connection(asyncio.BufferedProtocol):
 def _bodies(job: Job) -> Iterator[bytes]:
     if job.put:
         # Made before the clock runs.
-        yield from [_blob(f"{job.seed} {number}", job.put) for number in range(job.count)]
-        return
-    bodies = [_framed(bytes.fromhex(request)) for request in job.requests]
-    number = 0
-    while not job.count or number < job.count:
-        yield bodies[number % len(bodies)]
-        number += 1
+        return iter([_blob(f"{job.seed} {number}", job.put) for number in range(job.count)])
+    bodies = cycle([_framed(bytes.fromhex(request)) for request in job.requests])
+    return islice(bodies, job.count or None)
 
 
 async def run(job: Job) -> Outcome:
     bodies = _bodies(job)
-    if job.put:
-        bodies = iter(list(bodies))
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(120 + job.seconds):
         _, connection = await loop.create_connection(
