@@ -11,14 +11,16 @@ import anyio
 import pytest
 
 from tests.blob.stores import local_store
+from tests.directory.samples import CLOSURE
 from tests.pathinfo.samples import add, memory_content
 from tests.rpc.client.scripted import Script, breaks, says, scripted, stalls
-from tests.rpc.client.support import fills_in, front, over_socket, peer_at
+from tests.rpc.client.support import fills_in, front, in_memory, over_socket, peer_at
 from tvixstore.blob import Chunk, MemoryBlobService
 from tvixstore.castore import Digest
+from tvixstore.directory import MemoryDirectoryService
 from tvixstore.errors import Unavailable
 from tvixstore.rpc import serve
-from tvixstore.rpc.client import GrpcBlobService, GrpcPathInfoService, Peer
+from tvixstore.rpc.client import GrpcBlobService, GrpcDirectoryService, GrpcPathInfoService, Peer
 from tvixstore.rpc.client.link import PACED
 from tvixstore.rpc.methods import (
     DESCRIBE,
@@ -238,6 +240,17 @@ async def test_a_peer_may_have_to_be_there_at_start(tmp_path: Path) -> None:
         await server.aclose()
 
 
+async def test_names_are_resolved_in_threads_of_ours() -> None:
+    async with front() as door, over_socket(door) as by_address:
+        port = by_address.name.rpartition(":")[2]
+        settings: Any = {"pools": door.pools}
+        async with peer_at(f"grpc+http://localhost:{port}", **settings) as peer:
+            assert not await GrpcBlobService(peer).has(DIGEST)
+        async with peer_at("grpc+http://nowhere.invalid:1", **settings) as peer:
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await GrpcBlobService(peer).has(DIGEST)
+
+
 async def test_a_closed_peer_says_so() -> None:
     async with front() as door, over_socket(door) as peer:
         assert not await GrpcBlobService(peer).has(DIGEST)
@@ -303,3 +316,12 @@ async def test_empty_frames_and_frames_that_nobody_knows_are_no_end() -> None:
 
     async with scripted({READ_BLOB: answer}) as (peer, _):
         assert await GrpcBlobService(peer).read(Digest.of(DATA + DATA), 1) == DATA + DATA
+
+
+async def test_directories_may_be_put_one_after_another() -> None:
+    directories = MemoryDirectoryService()
+    async with front(directories=directories) as door, in_memory(door) as peer:
+        service = GrpcDirectoryService(peer)
+        for each in CLOSURE:
+            assert await service.put(each) == each.digest
+        assert set(directories.directories) == {each.digest for each in CLOSURE}

@@ -1,7 +1,7 @@
 """Directories of another daemon: closures in one call, each Directory verified.
 
-Over gRPC what is put is a closure, children first, with one root. Directories whose children are
-with the peer already are sent alone first; where it wants to see the children, they are fetched.
+Over gRPC what is put is a closure, children first, with one root. What is below a Directory and not
+given along with it is fetched from the peer first, to be sent back.
 """
 
 from __future__ import annotations
@@ -110,24 +110,15 @@ class GrpcDirectoryService(DirectoryService):
 
     async def _put_root(self, root: Digest, given: dict[Digest, Directory]) -> None:
         closure = list(_post_order(root, given))
-        try:
-            await self._send(closure)
-        except InvalidData:
-            outside = {
-                child.digest: None
-                for each in closure
-                for child in each.children
-                if child.digest not in given
-            }
-            if not outside:
-                raise
-            fetched = await self._fetch(outside)
-            if fetched is None:
-                raise
-            await self._send(list(_post_order(root, {**fetched, **given})))
+        outside = [
+            child.digest for each in closure for child in each.children if child.digest not in given
+        ]
+        if outside:
+            closure = list(_post_order(root, {**await self._fetch(outside), **given}))
+        await self._send(closure)
 
-    async def _fetch(self, roots: Iterable[Digest]) -> dict[Digest, Directory] | None:
-        """Whole closures from the peer; `None` if it lacks one."""
+    async def _fetch(self, roots: Iterable[Digest]) -> dict[Digest, Directory]:
+        """Whole closures from the peer; raises `InvalidData` if it lacks one."""
         fetched: dict[Digest, Directory] = {}
         for root in roots:
             if root in fetched:
@@ -135,7 +126,10 @@ class GrpcDirectoryService(DirectoryService):
             async with aclosing(self.get_closure(root)) as closure:
                 fetched.update({each.digest: each async for each in closure})
             if root not in fetched:
-                return None
+                raise InvalidData(
+                    f"{self._peer.name} takes whole closures only, "
+                    f"and Directory {root} is neither given nor there"
+                )
         return fetched
 
     async def _send(self, closure: Sequence[Directory]) -> None:

@@ -9,6 +9,7 @@ calls, which always come to an end. When they need more, another connection is o
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from grpclib.protocol import H2Protocol
 from h2.settings import SettingCodes
 
 from tvixstore.errors import Unavailable
+from tvixstore.pools import Pool, Pools
 from tvixstore.rpc.client.address import Target
 from tvixstore.rpc.client.call import Timeout, in_own_task
 from tvixstore.rpc.codec import WireCodec
@@ -97,7 +99,28 @@ class _Protocol(H2Protocol):
 
 
 class PeerChannel(Channel):
-    """A channel over connections of ours."""
+    """A channel over connections of ours, whose names are resolved in `dns`."""
+
+    dns: Pool | None = None
+
+    async def _create_connection(self) -> H2Protocol:
+        if self.dns is None or self._path is not None:
+            return await super()._create_connection()
+        failure = OSError(f"{self._host} has no address")
+        for address in await self.dns.abandon(_look_up, self._host, self._port):
+            try:
+                _, protocol = await self._loop.create_connection(
+                    self._protocol_factory,
+                    address,
+                    self._port,
+                    ssl=self._ssl,
+                    server_hostname=None if self._ssl is None else self._host,
+                )
+            except OSError as error:
+                failure = error
+            else:
+                return protocol
+        raise failure
 
     def _protocol_factory(self) -> H2Protocol:
         return _Protocol(super()._protocol_factory().handler, self._config, self._h2_config)
@@ -109,7 +132,14 @@ class PeerChannel(Channel):
             await protocol.abort()
 
 
-def dialer(target: Target) -> Dial:
+def _look_up(host: str, port: int) -> list[str]:
+    """In a thread: the addresses of `host`, in digits, each once, in the order to be tried."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    return list(dict.fromkeys(socket.getnameinfo(where, flags)[0] for *_, where in found))
+
+
+def dialer(target: Target, pools: Pools | None = None) -> Dial:
     """Makes channels to `target`; each connects when it is first used, and again when it has to."""
 
     def dial() -> Channel:
@@ -117,7 +147,7 @@ def dialer(target: Target) -> Dial:
         if target.tls:
             context = ssl.create_default_context()
             context.set_alpn_protocols(["h2"])
-        return PeerChannel(
+        channel = PeerChannel(
             target.host,
             target.port,
             path=target.path,
@@ -125,6 +155,8 @@ def dialer(target: Target) -> Dial:
             codec=WireCodec(),
             config=_CONFIGURATION,
         )
+        channel.dns = None if pools is None else pools.dns
+        return channel
 
     return dial
 

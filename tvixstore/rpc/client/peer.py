@@ -110,7 +110,7 @@ class Peer:
         target = Target.parse(url)
         return cls(
             str(target),
-            dialer(target),
+            dialer(target, pools),
             protocol=protocol,
             timeout=timeout,
             wait_connect=target.wait_connect,
