@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from itertools import islice
 from typing import Generic, TypeVar
 
+from tvixstore.errors import StorageFull
 from tvixstore.log import Logger
 
 Key = TypeVar("Key")
@@ -110,4 +111,6 @@ class WriteBehind(Generic[Key, Value]):
         # Said when it begins and when it is over, not once a batch.
         if not self._failing:
             self._failing = True
-            _log.warning("write_behind.failed", table=self._name, reason=error)
+            # Of a full disk whoever guards it warns, once for everybody.
+            say = _log.info if isinstance(error, StorageFull) else _log.warning
+            say("write_behind.failed", table=self._name, reason=error)
