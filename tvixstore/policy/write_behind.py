@@ -112,5 +112,7 @@ class WriteBehind(Generic[Key, Value]):
         if not self._failing:
             self._failing = True
             # Of a full disk whoever guards it warns, once for everybody.
-            say = _log.info if isinstance(error, StorageFull) else _log.warning
-            say("write_behind.failed", table=self._name, reason=error)
+            if isinstance(error, StorageFull):
+                _log.info("write_behind.failed", table=self._name, reason=error)
+            else:
+                _log.warning("write_behind.failed", table=self._name, reason=error)
