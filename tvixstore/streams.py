@@ -9,7 +9,6 @@ happens to close it); a stream that needs helpers owns plain tasks and ends them
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
 
@@ -58,16 +57,3 @@ class BytesStream(ByteStream):
 
     async def aclose(self) -> None:
         self._parts.clear()
-
-
-class GeneratorStream(ByteStream):
-    """An async generator of `bytes` as a stream; closing the stream closes the generator."""
-
-    def __init__(self, generator: AsyncGenerator[bytes, None]) -> None:
-        self._generator = generator
-
-    async def __anext__(self) -> bytes:
-        return await self._generator.__anext__()
-
-    async def aclose(self) -> None:
-        await self._generator.aclose()

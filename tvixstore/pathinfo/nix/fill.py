@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from tvixstore import nar
@@ -20,7 +20,7 @@ from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, 
 from tvixstore.kv.files import FULL
 from tvixstore.log import Logger
 from tvixstore.pathinfo.info import Description, PathInfo
-from tvixstore.pathinfo.nix.download import Download, Gone, NarSource
+from tvixstore.pathinfo.nix.download import Download, Gone
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Spool
 
@@ -31,11 +31,10 @@ if TYPE_CHECKING:
     from tvixstore.castore import Node
     from tvixstore.metrics import Metrics
     from tvixstore.nix import StorePath
-    from tvixstore.pathinfo.nix.trust import Proof
+    from tvixstore.pathinfo.nix.job import Job, Key
     from tvixstore.pathinfo.nix.upstream import NarOrigin
     from tvixstore.pathinfo.service import PathInfoService
     from tvixstore.pools import Pools
-    from tvixstore.tree import Content
 
 # Nobody listens any more: finish if no more than this is missing, otherwise wait a little and stop.
 FINISH_BELOW = 64 << 20
@@ -44,9 +43,6 @@ LINGER = 10.0
 # at a time. The others wait in their files.
 LARGE = 4 << 20
 LARGE_INGESTS = 4
-
-# NAR hash, NAR size, and the path that a proof is about.
-Key: TypeAlias = tuple[bytes, int, str]
 
 Followed = TypeVar("Followed")
 
@@ -61,23 +57,6 @@ class Admission(Protocol):
 
     def failed(self, size: int, reason: str) -> None:
         """So many bytes were to be written, and the disk was full."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What a substituter asks the table to fill."""
-
-    source: NarSource
-    content: Content
-    proof: Proof | None = None
-    # Told once, when the download fails, by whose fault it is.
-    on_failure: Callable[[StoreError | Gone], None]
-
-    @property
-    def key(self) -> Key:
-        """Jobs with the same key share one fill: the NAR, and what else is to be proven of it."""
-        proven = "" if self.proof is None else self.source.store_path
-        return (self.source.nar_sha256, self.source.nar_size, proven)
 
 
 class Fill:
@@ -134,8 +113,7 @@ class Fill:
 
     def check_idle(self) -> None:
         """Starts or stops the clock for a download that nobody follows."""
-        followed = self.spool.readers or self._waiting
-        if followed or not self._downloading:
+        if self._followed or not self._downloading:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -147,8 +125,7 @@ class Fill:
         self._timer = None
         missing = self.job.source.nar_size - self._download.received
         worth_it = missing <= FINISH_BELOW and not self.spool.passing
-        followed = self.spool.readers or self._waiting
-        if self._downloading and not followed and not worth_it and self.task is not None:
+        if self._downloading and not self._followed and not worth_it and self.task is not None:
             # Ending takes a while, and whoever comes meanwhile must not join what is ending.
             self._table.forget(self)
             self.task.cancel()
@@ -184,6 +161,10 @@ class Fill:
             self._table.metrics.fills.labels(outcome).inc()
             self._decided.set()
             await self.spool.release()
+
+    @property
+    def _followed(self) -> bool:
+        return bool(self.spool.readers or self._waiting)
 
     @property
     def _where(self) -> str:

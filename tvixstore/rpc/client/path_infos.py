@@ -18,7 +18,8 @@ from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import Description, PathInfo, PathInfoService
 from tvixstore.pathinfo.nix import Fills
 from tvixstore.pathinfo.nix.download import Gone, NarSource
-from tvixstore.pathinfo.nix.fill import Fill, Job
+from tvixstore.pathinfo.nix.fill import Fill
+from tvixstore.pathinfo.nix.job import Job
 from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.upstream import Body, Resume
 from tvixstore.rpc.client.call import Unimplemented
