@@ -170,19 +170,7 @@ class Section(BaseModel):
 class Daemon(Section):
     """`[daemon]`: the listeners, and what concerns all substituters together."""
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {
-            "tls_cert",
-            "tls_key",
-            "client_ca",
-            "tokens_file",
-            "anonymous_read",
-            "require_signature",
-            "sign_with",
-            "nar_compression",
-            "offline",
-        }
-    )
+    later: ClassVar[frozenset[str]] = frozenset({"offline"})
 
     grpc: ListenAddress = Address("tcp", "127.0.0.1", 8000)
     http: ListenAddress = Address("tcp", "127.0.0.1", 9000)
@@ -198,8 +186,21 @@ class Daemon(Section):
     verify_ahead: Size = 1 << 20
     max_downloads: PositiveCount = 32
     drain_timeout: Duration = 10.0
-    # Who may put over gRPC; auto: everybody, where every listener is of this machine alone.
+    # Whether anything may be put; auto: where every listener is of this machine alone.
     writes: Writes = "auto"
+    # The certificate chain and its key, both or neither; of clients over gRPC, their authority.
+    tls_cert: ConfigPath | None = None
+    tls_key: ConfigPath | None = None
+    client_ca: ConfigPath | None = None
+    # Who may do what, and whether those without a token may read.
+    tokens_file: ConfigPath | None = None
+    anonymous_read: bool = True
+    # Of what is put, one of these has to have signed it.
+    require_signature: Keys = ()
+    # The secret key that signs what goes out.
+    sign_with: ConfigPath | None = None
+    # How the NARs that are handed out are compressed.
+    nar_compression: Literal["none", "zstd"] = "none"
     # Of the Directories that are built here; "doubled" is what tvix and snix daemons build.
     directory_sizes: Literal["documented", "doubled"] = "documented"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -220,11 +221,11 @@ class Daemon(Section):
 class Store(Section):
     """`[store]`: the local store of the short form."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"max_age"})
-
-    # Full is a normal state: fills then pass through.
+    # What was used last longest ago goes, where it gets too much.
     max_size: Size | None = None
     min_free: Size = 1 << 30
+    # What nobody read for so long goes too.
+    max_age: PositiveDuration | None = None
     # The average; the chunker's bounds follow from it.
     chunk_size: Annotated[Size, Field(ge=4 << 10, le=2 << 20)] = 256 << 10
     compression: Literal["auto", "none"] = "auto"
