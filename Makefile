@@ -22,8 +22,9 @@ help:
 run: $(VENV)/installed
 	exec $(BIN)/tvix-store daemon --compose $(COMPOSE)
 
+# A file of tests stays in one process: what its fixtures share is made once.
 test: packages lint
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" --numprocesses auto --dist loadfile $(ARGS)
 
 test-slow: packages $(VENV)/installed-for-tests
 	$(PYTEST) -m slow --timeout 1800 $(ARGS)
