@@ -6,19 +6,27 @@ import asyncio
 import errno
 import os
 import re
+import resource
 import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tvixstore.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 _TCP = re.compile(
     r"(?:\[(?P<v6>[0-9a-fA-F:.]+(?:%[^\]\s]+)?)\]|(?P<host>[^\s:\[\]/]+)):(?P<port>\d{1,5})"
 )
 
 _BACKLOG = 1024
+# Seconds that a TLS handshake may take, and the end of a connection.
+_HANDSHAKE = 15.0
+_GOODBYE = 5.0
 
 # Of a name's several addresses, those that this machine lacks are left out, as long as one is left.
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -52,6 +60,12 @@ class UnixAddress:
 Address = TcpAddress | UnixAddress
 
 
+def half_of_files() -> int:
+    """Half of the files that this process may have open: connections are to leave some for disks
+    and upstreams."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+
+
 def parse_address(text: str) -> Address | None:
     """`host:port`, `[v6]:port` or `unix:/path`; `off` is `None`. Raises `ConfigError`."""
     if text == "off":
@@ -65,12 +79,21 @@ def parse_address(text: str) -> Address | None:
 
 
 class Door:
-    """The listeners of one front door, each connection of which gets a protocol from `factory`."""
+    """The listeners of one front door, each connection of which gets a protocol from `factory`.
 
-    def __init__(self, factory: Callable[[], asyncio.Protocol]) -> None:
+    With `tls` over TCP; whoever comes by a unix socket is on this machine, and under its
+    permissions.
+    """
+
+    def __init__(
+        self, factory: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None
+    ) -> None:
         # As really bound, in the form that they are configured in; none if it is off.
         self.addresses: list[str] = []
         self._factory = factory
+        self._tls = tls
+        # Those that take connections, each with its socket, and all that there have been.
+        self._taking: list[tuple[asyncio.Server, socket.socket]] = []
         self._listeners: list[asyncio.Server] = []
         # Each with its inode, so that nobody else's is removed in the end.
         self._socket_files: list[tuple[str, int]] = []
@@ -84,13 +107,29 @@ class Door:
         try:
             self.addresses += listeners.addresses
             for bound in listeners.sockets:
-                self._listeners.append(await self._serve(bound))
+                await self._take_from(bound)
         except BaseException:
             listeners.close()
             raise
 
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """From now on connections are made with `tls`; those that there are stay as they are.
+
+        Each socket is taken over by another listener before the old one goes, so nobody who
+        connects meanwhile is turned away. Contexts themselves are never changed: sessions that were
+        agreed on under the old one, and clients that it let in, could come back.
+        """
+        self._tls = tls
+        for listener, bound in list(self._taking):
+            if bound.family == socket.AF_UNIX:
+                continue
+            await self._take_from(bound.dup())
+            self._taking.remove((listener, bound))
+            listener.close()
+
     def close(self) -> None:
         """Takes no more connections; those that there are stay."""
+        self._taking.clear()
         for listener in self._listeners:
             listener.close()
         for path, inode in self._socket_files:
@@ -103,10 +142,24 @@ class Door:
         for listener in self._listeners:
             await listener.wait_closed()
 
+    async def _take_from(self, bound: socket.socket) -> None:
+        listener = await self._serve(bound)
+        self._listeners.append(listener)
+        self._taking.append((listener, bound))
+
     async def _serve(self, bound: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         if bound.family != socket.AF_UNIX:
-            return await loop.create_server(self._factory, sock=bound, backlog=_BACKLOG)
+            patience = None if self._tls is None else _HANDSHAKE
+            goodbye = None if self._tls is None else _GOODBYE
+            return await loop.create_server(
+                self._factory,
+                sock=bound,
+                backlog=_BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=patience,
+                ssl_shutdown_timeout=goodbye,
+            )
         path = bound.getsockname()
         self._socket_files.append((path, os.stat(path).st_ino))
         return await loop.create_unix_server(self._factory, sock=bound, backlog=_BACKLOG)

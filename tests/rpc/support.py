@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.http.support import Store
+from tvixstore.access import Access
 from tvixstore.kv.memory import MemoryKeyValue
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
@@ -49,7 +50,8 @@ async def front_over(store: Store, **settings: Any) -> AsyncIterator[GrpcFront]:
     content = settings.pop("content", store.content)
     nars = NarIdentities(content, table)
     settings.setdefault("path_infos", store.path_infos)
-    settings.setdefault("writes", True)
+    # Without another word, everybody may read and put.
+    settings.setdefault("access", Access.of("read", "write"))
     try:
         yield GrpcFront(content=content, nars=nars, metrics=Metrics(), pools=pools, **settings)
     finally:

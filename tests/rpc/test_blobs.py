@@ -13,6 +13,7 @@ from tests.blob.stores import local_store
 from tests.http.support import Store
 from tests.rpc.google import GoogleClient, google_client, message
 from tests.rpc.support import serving
+from tvixstore.access import Access
 from tvixstore.tree import Content
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ async def test_a_blob_of_300_mb_comes_back_as_it_was_put(client: GoogleClient) -
 
 
 async def test_a_large_put_that_is_refused_early_says_why() -> None:
-    async with serving(writes=False) as served, google_client(served.target) as client:
+    async with serving(access=Access.of("read")) as served, google_client(served.target) as client:
         answer = await client.call(PUT, *[chunk(bytes(KIB * KIB))] * 20)
         assert answer.status is StatusCode.PERMISSION_DENIED
         assert "writes are off" in answer.details

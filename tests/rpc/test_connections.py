@@ -73,7 +73,7 @@ class Wire(asyncio.Transport):
 
 @virtual_clock
 async def test_a_peer_that_went_silent_is_hung_up_on() -> None:
-    connections = Connections([])
+    connections = Connections([], 10)
     wire = Wire(alive=False)
     wire.protocol = connections()
     wire.protocol.connection_made(wire)
@@ -86,7 +86,7 @@ async def test_a_peer_that_went_silent_is_hung_up_on() -> None:
 
 @virtual_clock
 async def test_a_peer_that_answers_stays_connected_however_idle() -> None:
-    connections = Connections([])
+    connections = Connections([], 10)
     wire = Wire(alive=True)
     wire.protocol = connections()
     wire.protocol.connection_made(wire)

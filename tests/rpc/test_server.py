@@ -22,6 +22,7 @@ from tests.http.support import (
 )
 from tests.rpc.raw import framed, raw_client
 from tests.rpc.support import serving
+from tvixstore.access import Access
 from tvixstore.blob import BlobWriter, MemoryBlobService
 from tvixstore.castore import Digest
 from tvixstore.errors import (
@@ -75,7 +76,7 @@ async def test_a_door_that_is_off_listens_nowhere() -> None:
 async def test_without_writes_a_put_is_refused_before_anything_is_sent(
     method: methods.Method[object, object],
 ) -> None:
-    async with serving(writes=False) as served, raw_client(served.address) as client:
+    async with serving(access=Access.of("read")) as served, raw_client(served.address) as client:
         call = await client.ended(client.begin(method.path()))
         assert call.status is Status.PERMISSION_DENIED
         assert (await client.call(STAT, EMPTY)).status is Status.OK

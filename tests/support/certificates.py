@@ -19,51 +19,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """`ca_file` is what a client has to trust; `server` is for whoever listens."""
+    """`ca_file` is what others have to trust; `server` is for whoever listens, from `chain`."""
 
     ca_file: Path
-    server: ssl.SSLContext
+    key: ec.EllipticCurvePrivateKey
+    name: x509.Name
+
+    @property
+    def chain(self) -> Path:
+        return self.ca_file.with_name("server.pem")
+
+    @property
+    def server(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.chain)
+        return context
+
+    def issue(self, file: Path, *names: str, days: float = 30) -> Path:
+        """Makes `file`: a key and its certificate, for 127.0.0.1 and `names`."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's cache")])
+        certificate = (
+            _certificate(subject, key.public_key(), self.name, days)
+            .add_extension(
+                x509.SubjectAlternativeName([address, *(x509.DNSName(name) for name in names)]),
+                critical=False,
+            )
+            .sign(self.key, hashes.SHA256())
+        )
+        file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + certificate.public_bytes(serialization.Encoding.PEM)
+        )
+        return file
 
 
 def make_authority(folder: Path, *names: str) -> Authority:
     """An authority, and a server certificate of it for 127.0.0.1 and `names`."""
-    ca_key, server_key = (
-        ec.generate_private_key(ec.SECP256R1()),
-        ec.generate_private_key(ec.SECP256R1()),
-    )
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's authority")])
-    ca = (
-        _certificate(ca_name, ca_key.public_key(), ca_name)
+    folder.mkdir(exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"a test's authority {folder}")])
+    certificate = (
+        _certificate(name, key.public_key(), name, 30)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(ca_key, hashes.SHA256())
+        .sign(key, hashes.SHA256())
     )
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's cache")])
-    server = (
-        _certificate(server_name, server_key.public_key(), ca_name)
-        .add_extension(
-            x509.SubjectAlternativeName([address, *(x509.DNSName(name) for name in names)]),
-            critical=False,
-        )
-        .sign(ca_key, hashes.SHA256())
-    )
-    ca_file, chain_file = folder / "ca.pem", folder / "server.pem"
-    ca_file.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-    chain_file.write_bytes(
-        server_key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + server.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain_file)
-    return Authority(ca_file, context)
+    authority = Authority(folder / "ca.pem", key, name)
+    authority.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    authority.issue(authority.chain, *names)
+    return authority
 
 
 def _certificate(
-    subject: x509.Name, key: ec.EllipticCurvePublicKey, issuer: x509.Name
+    subject: x509.Name, key: ec.EllipticCurvePublicKey, issuer: x509.Name, days: float
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -73,5 +86,5 @@ def _certificate(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days))
     )

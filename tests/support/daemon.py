@@ -23,6 +23,7 @@ import aiohttp
 from tvixstore.nix import NarInfo
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -101,6 +102,8 @@ class Daemon:
         self.lines: list[str] = []
         self.log: list[Event] = []
         self.url = ""
+        # What its certificate is checked with, if it has one.
+        self.tls: ssl.SSLContext | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.compose.write_text(compose_text(substituters, daemon or {}, store or {}))
         self._program = f"{planted}\n{PROGRAM}"
@@ -229,7 +232,8 @@ class Daemon:
 
     def session(self) -> aiohttp.ClientSession:
         """For several requests, or some that are not read to their end."""
-        return aiohttp.ClientSession(self.url, auto_decompress=False)
+        connector = aiohttp.TCPConnector(ssl=True if self.tls is None else self.tls)
+        return aiohttp.ClientSession(self.url, connector=connector, auto_decompress=False)
 
     async def nar_target(self, digits: str) -> str:
         """Where its narinfo of that path says that the NAR is."""

@@ -61,11 +61,18 @@ class Finished:
 class NixClient:
     """A client that trusts `public_key`, with an empty chroot store below `folder`."""
 
-    def __init__(self, folder: Path, public_key: str) -> None:
+    def __init__(self, folder: Path, public_key: str, **options: str) -> None:
+        """`options` are Nix's, as in nix.conf, with underscores for dashes."""
         self.folder = folder
         self.store = folder / "store"
         self._environment = environment(folder)
-        self._options = ("--option", "trusted-public-keys", public_key)
+        self._options = ["--option", "trusted-public-keys", public_key]
+        for name, value in options.items():
+            self._options += ["--option", name.replace("_", "-"), value]
+
+    def trust(self, ca_file: Path) -> None:
+        """Has it believe servers whose certificates are by that authority."""
+        self._environment["NIX_SSL_CERT_FILE"] = str(ca_file)
 
     def path(self, store_path: str) -> Path:
         """Where in the file system the client has that store path."""

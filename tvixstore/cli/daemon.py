@@ -17,6 +17,7 @@ from prometheus_client import disable_created_metrics
 
 from tvixstore import __version__
 from tvixstore.cli.app import INTERRUPTED
+from tvixstore.cli.guard import Guard
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
@@ -109,6 +110,8 @@ class _Daemon:
         """Starts to serve, and says what, where and from what."""
         daemon = self._config.daemon
         writes = daemon.takes_writes()
+        guard = await Guard.open(daemon, composition.pools)
+        doors.push_async_callback(guard.aclose)
         http = await serve_http(
             HttpFront(
                 composition.path_infos,
@@ -116,11 +119,13 @@ class _Daemon:
                 composition.metrics,
                 priority=daemon.priority,
                 access_log=daemon.access_log,
+                access=guard.access,
                 status=composition.upstream_statuses,
                 ready=composition.trouble,
             ),
             str(daemon.http),
             daemon.drain_timeout,
+            guard.http_tls,
         )
         doors.push_async_callback(http.aclose)
         grpc = await serve_grpc(
@@ -130,18 +135,22 @@ class _Daemon:
                 composition.nars,
                 composition.metrics,
                 composition.pools,
-                writes=writes,
+                access=guard.access,
                 access_log=daemon.access_log,
             ),
             str(daemon.grpc),
             daemon.drain_timeout,
+            guard.grpc_tls,
         )
         doors.push_async_callback(grpc.aclose)
+        guard.watch(http, grpc)
         log.info("starting", version=__version__, compose=self._config.name)
         for address in http.addresses:
-            log.info("listening", http=_url("http", address))
+            log.info("listening", http=_url("http", address, daemon))
         for address in grpc.addresses:
-            log.info("listening", grpc=_url("grpc", address), writes=writes, why=_why(daemon))
+            log.info(
+                "listening", grpc=_url("grpc", address, daemon), writes=writes, why=_why(daemon)
+            )
         if composition.state is not None:
             log.info("state", path=composition.state.path, format=VERSION)
         for warning in lint(self._config):
@@ -182,13 +191,16 @@ async def _drain_all(servers: list[HttpServer | GrpcServer]) -> None:
 def _why(daemon: Daemon) -> str:
     if daemon.writes != "auto":
         return "the compose file says so"
+    if daemon.tokens_file is not None:
+        return "of whoever has a token for it"
     if daemon.is_local():
         return "only this machine can connect"
     return "other machines can connect"
 
 
-def _url(scheme: str, address: str) -> str:
+def _url(scheme: str, address: str, daemon: Daemon) -> str:
     """`address` as clients write it."""
     if address.startswith("unix:"):
         return f"{scheme}+{address}" if scheme == "http" else f"grpc+unix://{address[5:]}"
-    return f"http://{address}" if scheme == "http" else f"grpc+http://{address}"
+    transport = "http" if daemon.tls_cert is None else "https"
+    return f"{transport}://{address}" if scheme == "http" else f"grpc+{transport}://{address}"

@@ -19,8 +19,36 @@ def lint(config: Config) -> list[Mistake]:
 
 
 def _lint_daemon(daemon: Daemon) -> Iterator[Mistake]:
-    if daemon.takes_writes() and not daemon.is_local():
+    if "write" in daemon.rights_of_strangers() and not daemon.is_local():
         yield Mistake("[daemon]", "writes", "is true: whoever can connect can put what he likes")
+    if daemon.tokens_file is not None:
+        yield from _lint_tokens(daemon)
+    for key in ("tls_cert", "tls_key", "client_ca", "tokens_file"):
+        path = getattr(daemon, key)
+        if path is not None and not path.is_file():
+            yield Mistake("[daemon]", key, f"{path} is not a file on this machine")
+    if daemon.tls_cert is not None and not any(
+        address.kind == "tcp" for address in (daemon.http, daemon.grpc)
+    ):
+        yield Mistake("[daemon]", "tls_cert", "is of no use: unix sockets go without TLS")
+    if daemon.client_ca is not None and daemon.grpc.kind != "tcp":
+        yield Mistake("[daemon]", "client_ca", "is of no use: gRPC is not served over TCP")
+
+
+def _lint_tokens(daemon: Daemon) -> Iterator[Mistake]:
+    if daemon.tls_cert is None and not daemon.is_local():
+        yield Mistake(
+            "[daemon]",
+            "tokens_file",
+            "without tls_cert: tokens can be read by anybody on the way, unless a proxy of yours "
+            "in front of this brings TLS",
+        )
+    if daemon.writes is False and daemon.anonymous_read:
+        yield Mistake(
+            "[daemon]",
+            "tokens_file",
+            "is hardly of use: everybody may read, and with writes = false nobody may put",
+        )
 
 
 def _lint_substituters(config: Config) -> Iterator[Mistake]:

@@ -12,6 +12,7 @@ from tvixstore.compose.mistakes import Mistake
 from tvixstore.compose.nodes import (
     CacheNode,
     FallbackNode,
+    GrpcNode,
     GrpcPathInfoNode,
     Kind,
     LruNode,
@@ -36,6 +37,7 @@ def lint_graph(graph: Graph) -> list[Mistake]:
         *_starved(graph),
         *_forgetful(graph),
         *_missing_files(graph),
+        *_needless(graph),
     ]
 
 
@@ -137,8 +139,24 @@ def _forgetful(graph: Graph) -> Warnings:
 
 def _missing_files(graph: Graph) -> Warnings:
     for kind, name, node in graph.nodes():
-        for key in ("netrc_file", "token_file", "ca_file"):
+        for key in ("netrc_file", "token_file", "ca_file", "client_cert", "client_key"):
             path = getattr(node, key, None)
             if path is not None and not path.is_file():
                 label = label_of(kind, name)
                 yield Mistake(label, key, f"{path} is not a file on this machine")
+
+
+def _needless(graph: Graph) -> Warnings:
+    """Certificates where there is no TLS, and tokens that others can read."""
+    for kind, name, node in graph.nodes():
+        if not isinstance(node, GrpcNode):
+            continue
+        url, label = urlsplit(node.url), label_of(kind, name)
+        if url.scheme == "grpc+http" and node.token_file and not is_loopback(url.hostname or ""):
+            yield Mistake(
+                label, "url", "is plain http: its token can be read by anybody on the way"
+            )
+        if url.scheme != "grpc+https":
+            for key in ("ca_file", "client_cert", "client_key"):
+                if getattr(node, key) is not None:
+                    yield Mistake(label, key, "is of no use: the url is not grpc+https://…")

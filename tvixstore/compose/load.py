@@ -73,6 +73,7 @@ def load_document(
     daemon = sections.section(Daemon, "[daemon]", daemon_table)
     if daemon is not None:
         _check_listeners(sections, daemon)
+        _check_access(sections, daemon)
     store = sections.section(Store, "[store]", sections.table(document, "store"))
     substituters = load_substituters(sections, document, daemon_table)
     graph = None
@@ -108,3 +109,15 @@ def _check_listeners(sections: Sections, daemon: Daemon) -> None:
         sections.mistake("[daemon]", "http", 'grpc and http are both "off": nothing is served')
     elif daemon.http == daemon.grpc and (daemon.http.kind == "unix" or daemon.http.port != 0):
         sections.mistake("[daemon]", "http", f'grpc and http are both "{daemon.http}"')
+
+
+def _check_access(sections: Sections, daemon: Daemon) -> None:
+    for key, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("client_ca", "tls_cert")):
+        if getattr(daemon, key) is not None and getattr(daemon, other) is None:
+            sections.mistake("[daemon]", key, f"is of no use without {other}: write both")
+    if not daemon.anonymous_read and daemon.tokens_file is None:
+        sections.mistake(
+            "[daemon]",
+            "anonymous_read",
+            "is false and there is no tokens_file: nobody could read anything; write one",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
@@ -65,7 +66,7 @@ def _content(local: LocalNode, enabled: Sequence[Substituter]) -> dict[str, Node
     if not daemons:
         return {ROOT: local}
     nodes: dict[str, Node] = {
-        substituter.name: GrpcNode(url=substituter.url) for substituter in daemons
+        substituter.name: GrpcNode(**_reached(substituter)) for substituter in daemons
     }
     names = tuple(nodes)
     far = names[0]
@@ -125,7 +126,7 @@ def _binary_cache(substituter: Substituter, daemon: Daemon, nodes: dict[str, Nod
 
 def _daemon(substituter: Substituter, daemon: Daemon, nodes: dict[str, Node]) -> str:
     name = substituter.name
-    nodes[name] = GrpcPathInfoNode(url=substituter.url)
+    nodes[name] = GrpcPathInfoNode(**_reached(substituter))
     if substituter.unsigned:
         # Signatures apart, what another machine says of a tree is rendered and hashed here first.
         keys: tuple[PublicKey, ...] = ()
@@ -133,3 +134,9 @@ def _daemon(substituter: Substituter, daemon: Daemon, nodes: dict[str, Node]) ->
         keys = (*substituter.public_keys, *daemon.public_keys)
     nodes[f"{name}/verify"] = VerifyPathInfoNode(inner=name, public_keys=keys)
     return f"{name}/verify"
+
+
+def _reached(substituter: Substituter) -> dict[str, Any]:
+    """The keys of a node that is another daemon."""
+    keys = ("url", "token_file", "ca_file")
+    return {key: getattr(substituter, key) for key in keys}

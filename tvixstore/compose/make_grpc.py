@@ -36,10 +36,21 @@ def grpc_path_infos(builder: Builder, name: str, node: GrpcPathInfoNode) -> Path
 
 def _peer(builder: Builder, node: GrpcNode) -> Peer:
     def make() -> Peer:
-        peer = Peer.at(node.url, protocol=node.protocol, timeout=node.timeout, pools=builder.pools)
+        peer = Peer.at(
+            node.url,
+            protocol=node.protocol,
+            timeout=node.timeout,
+            pools=builder.pools,
+            token_file=node.token_file,
+            ca_file=node.ca_file,
+            client_cert=node.client_cert,
+            client_key=node.client_key,
+        )
         builder.closing_upstreams.push_async_callback(peer.aclose)
         if peer.wait_connect:
             builder.connecting.append(peer)
         return peer
 
-    return builder.share(("peer", node.url, node.protocol, node.timeout), make)
+    # Nodes that are to ask it differently have a peer each.
+    keys = ("url", "protocol", "timeout", "token_file", "ca_file", "client_cert", "client_key")
+    return builder.share(("peer", *(getattr(node, key) for key in keys)), make)

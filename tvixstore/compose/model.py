@@ -20,6 +20,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from tvixstore.access import Right, Rights
 from tvixstore.compose.values import (
     GRPC_EXAMPLE,
     GRPC_SCHEMES,
@@ -214,8 +215,19 @@ class Daemon(Section):
         )
 
     def takes_writes(self) -> bool:
-        """Whether anybody who can connect may put."""
-        return self.is_local() if self.writes == "auto" else self.writes
+        """Whether anything may be put: with a tokens_file by whoever has a token for it, otherwise
+        by everybody who can connect."""
+        if self.writes == "auto":
+            return self.tokens_file is not None or self.is_local()
+        return self.writes
+
+    def rights_of_strangers(self) -> Rights:
+        """What whoever can connect may do without a token."""
+        rights: set[Right] = {"read"} if self.anonymous_read else set()
+        if self.tokens_file is None:
+            rights |= {"write"} if self.takes_writes() else set()
+            rights |= {"admin"} if self.is_local() else set()
+        return frozenset(rights)
 
 
 class Store(Section):

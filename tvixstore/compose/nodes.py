@@ -136,13 +136,18 @@ class ObjectStoreNode(Node):
 class GrpcNode(Node):
     """Another daemon: tvix's, snix's or one of ours."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"token_file", "ca_file"})
-
     type: Literal["grpc"] = "grpc"
     url: GrpcUrl
     # "auto" speaks to either, at the cost of one more request.
     protocol: Literal["auto", "tvix", "snix"] = "auto"
     timeout: PositiveDuration = 30.0
+    # The token that it is shown.
+    token_file: ConfigPath | None = None
+    # Who may have signed its certificate, beside the system's authorities.
+    ca_file: ConfigPath | None = None
+    # Our own certificate and its key, where it lets in nobody without one.
+    client_cert: ConfigPath | None = None
+    client_key: ConfigPath | None = None
 
 
 class GrpcPathInfoNode(GrpcNode, WithContent):

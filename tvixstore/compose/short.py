@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from tvixstore.compose.mistakes import Mistake
-from tvixstore.compose.model import LATER, Substituter
+from tvixstore.compose.model import Substituter
 from tvixstore.compose.sections import Sections, in_order_of
 from tvixstore.compose.values import host_of, is_grpc_url, quote
 
@@ -15,7 +15,6 @@ RESERVED_NAMES = frozenset({"root", "local"})
 # What there is of a connection in neither of them.
 _NOT_OF_FILES = ("netrc_file", "token_file", "ca_file", "proxy")
 _NOT_OF_GRPC = ("netrc_file", "proxy", "connect_timeout", "stall_timeout", "max_connections")
-_LATER_OF_GRPC = ("token_file", "ca_file")
 
 
 def load_substituters(
@@ -55,9 +54,6 @@ def check_connection(table: Mapping[str, object], url_key: str) -> Iterator[tupl
         for key in _NOT_OF_GRPC:
             if key in table:
                 yield key, "has no use for a grpc URL: leave it out"
-        for key in _LATER_OF_GRPC:
-            if key in table:
-                yield key, f"{LATER} for a grpc URL"
         return
     credentials = [key for key in ("netrc_file", "token_file") if key in table]
     if "@" in url.partition("://")[2].partition("/")[0]:

@@ -9,13 +9,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from tvixstore.http.dispatch import Dispatcher
+from tvixstore.http.slow import Since, SlowClient, awaited, untaken
 from tvixstore.log import Logger
 
 _log = Logger("tvixstore.http")
 
-# Seconds that a connection may stay idle, or take to send one request's head. Longer than Nix
-# keeps its own (118 s), so that it is the client who closes.
-_IDLE = 130.0
 # Seconds for which the body of a request, which nobody wants, is read away after the answer.
 _LINGER = 2.0
 # Bytes of a target (a castore node of 4 KiB fits) or of a header line, and header lines.
@@ -23,6 +21,8 @@ _MAX_LINE = 8190
 _MAX_HEADERS = 64
 # Seconds that responses which are written get to leave, once everything else is over.
 _FLUSH = 1.0
+# Looks at each connection in the shortest time that anything may take.
+_LOOKS = 4
 # Seconds for aiohttp's own tasks to notice that it is over; 0 would mean for ever to it.
 _MOMENT = 0.1
 
@@ -33,21 +33,38 @@ class Connections(web.Server):
     def __init__(self, dispatcher: Dispatcher) -> None:
         super().__init__(dispatcher.handle, handler_cancellation=True)
         self.dispatcher = dispatcher
-        self._opened_by: dict[web.RequestHandler, asyncio.Transport] = {}
+        self.limits = dispatcher.limits
+        shortest = min(
+            self.limits.first_byte,
+            self.limits.head,
+            self.limits.body_stall,
+            self.limits.reader_stall,
+        )
+        self._interval = shortest / _LOOKS
+        self._timer: asyncio.TimerHandle | None = None
+        self._opened_by: dict[_Connection, asyncio.Transport] = {}
         self._none_open = asyncio.Event()
         self._none_open.set()
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self)
 
+    @property
+    def full(self) -> bool:
+        return len(self._opened_by) >= self.limits.connections
+
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        assert isinstance(handler, _Connection)
         self._opened_by[handler] = transport
         self._none_open.clear()
+        if self._timer is None:
+            self._look_later()
         super().connection_made(handler, transport)
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
+        assert isinstance(handler, _Connection)
         self._opened_by.pop(handler, None)
         if not self._opened_by:
             self._none_open.set()
@@ -65,24 +82,81 @@ class Connections(web.Server):
             for transport in self._opened_by.values():
                 transport.abort()
             await self._none_open.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for handler, transport in list(self._opened_by.items()):
+            handler.look(transport, now)
+        if self._opened_by:
+            self._look_later()
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_dispatcher",)
+    __slots__ = ("_awaiting", "_connections", "_dispatcher", "_head", "_idle", "_taking")
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(
             connections,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]
-            keepalive_timeout=_IDLE,
+            keepalive_timeout=connections.limits.idle,
             lingering_time=_LINGER,
             max_line_size=_MAX_LINE,
             max_field_size=_MAX_LINE,
             max_headers=_MAX_HEADERS,
             auto_decompress=False,
         )
+        self._connections = connections
         self._dispatcher = connections.dispatcher
+        # Whether the head of a request has begun to come, and has not come to its end.
+        self._head = False
+        # For the looks: since when nothing came, the next of a body did not, nothing was taken.
+        self._idle, self._awaiting, self._taking = Since(), Since(), Since()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._connections.full:
+            # No task, and nobody who waits: all that it costs is this one write.
+            assert isinstance(transport, asyncio.WriteTransport)
+            transport.write(self._dispatcher.turn_away())
+            transport.close()
+            return
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # While the next request is waited for, all that comes is of its head.
+        self._head = self._waiter is not None and not self._messages
+
+    def look(self, transport: asyncio.Transport, now: float) -> None:
+        """Ends what is over its time."""
+        limits, request = self._connections.limits, self._current_request
+        left = transport.get_write_buffer_size()
+        if self._taking.seconds(untaken(request, left), now) >= limits.reader_stall:
+            _log.info("client.stuck", reason=f"it took nothing for {limits.reader_stall:g} s")
+            transport.abort()
+        elif self._awaiting.seconds(awaited(request), now) >= limits.body_stall:
+            assert request is not None
+            reason = f"nothing of the request's body came for {limits.body_stall:g} s"
+            _log.info("client.slow", reason=reason)
+            request.content.set_exception(SlowClient(reason))
+        elif self._idle.seconds(self._incomplete(), now) >= (
+            limits.head if self._head else limits.first_byte
+        ):
+            if self._head:
+                transport.write(self._dispatcher.time_out(limits.head))
+            self.force_close()
+
+    def _incomplete(self) -> object | None:
+        """What has been there of a first request, or of a head; `None` if that is not so."""
+        if self._waiter is None or self._messages:
+            return None
+        return (self._request_count, self._head) if self._head or not self._request_count else None
 
     def handle_error(
         self,

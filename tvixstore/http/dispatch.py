@@ -12,15 +12,28 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from tvixstore.access import NONE, Denied, Right
 from tvixstore.errors import InvalidData, StoreError
 from tvixstore.http import ready
-from tvixstore.http.answers import Answer, absent, broken, invalid, text, unknown
+from tvixstore.http.answers import (
+    Answer,
+    absent,
+    broken,
+    crowded,
+    invalid,
+    refused,
+    slow,
+    text,
+    unknown,
+)
 from tvixstore.http.body import Sender
 from tvixstore.http.front import HttpFront
 from tvixstore.http.narinfo import NarInfoTexts
 from tvixstore.http.routes import Call, find
+from tvixstore.http.slow import SlowClient
 from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
+from tvixstore.policy.seldom import Seldom
 from tvixstore.streams import ByteStream
 
 _log = Logger("tvixstore.http")
@@ -49,10 +62,12 @@ class Dispatcher:
     def __init__(self, front: HttpFront) -> None:
         self.running: set[asyncio.Task[None]] = set()
         self.draining = False
+        self.limits = front.limits
         self._front = front
         self._texts = NarInfoTexts()
         self._meter = FrontMeter(front.metrics, "http")
         self._numbers = count(1)
+        self._crowds = Seldom(_log, "limit.reached")
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The handler that aiohttp calls. The response is on the wire when it returns."""
@@ -69,6 +84,19 @@ class Dispatcher:
             self.running.discard(task)
             self._settle(account, perf_counter() - began)
 
+    def turn_away(self) -> bytes:
+        """What a connection too many is told, before it has asked anything."""
+        self._crowds.note(what="connections")
+        answer = crowded("connections")
+        self._settle(_Account("other", "", answer.status, "unknown", answer.reason), 0.0)
+        return ready.closing(answer, _SERVER)
+
+    def time_out(self, seconds: float) -> bytes:
+        """What a client is told that does not come to the end of its request's head."""
+        answer = slow(f"the head of the request was not complete after {seconds:g} s")
+        self._settle(_Account("other", "", answer.status, "invalid", answer.reason), seconds)
+        return ready.closing(answer, _SERVER)
+
     def refuse(self, status: int, reason: str) -> web.Response:
         """The response to what is no HTTP request; the connection is of no further use."""
         answer = text(status, "invalid", reason)
@@ -78,31 +106,59 @@ class Dispatcher:
         return response
 
     async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
-        if request.method not in ("GET", "HEAD"):
+        path, query = _split(request.raw_path)
+        found = find(path)
+        taken = request.method in ("GET", "HEAD")
+        if found is not None:
+            account.route, account.key = found[0].name, found[1]
+        # Before anything else is said: what is there, and what is not, is for those who may ask.
+        right = found[0].right_for(request.method) if found is not None and taken else "read"
+        if (refusal := self._refusal(request, right)) is not None:
+            return refusal
+        if not taken:
             return text(
                 HTTPStatus.METHOD_NOT_ALLOWED,
                 "invalid",
                 "this cache is for reading: GET and HEAD",
                 Allow="GET, HEAD",
             )
-        path, query = _split(request.raw_path)
-        found = find(path)
         if found is None:
             return absent("nothing is served under this path")
-        route, account.key = found
-        account.route = route.name
+        route = found[0]
         try:
             wanted = route.parse(account.key, query)
         except InvalidData as error:
             return invalid(str(error))
-        call = Call(self._front, self._texts, request.method, request.headers, self.draining)
+        rights = self._front.access.rights(request.headers.get("Authorization"))
+        call = Call(
+            self._front,
+            self._texts,
+            request.method,
+            request.headers,
+            self.draining,
+            NONE if isinstance(rights, Denied) else rights,
+        )
         try:
             return await route.answer(call, wanted)
+        except SlowClient as error:
+            return slow(str(error))
         except StoreError as error:
             return unknown(error)
         except Exception as error:
             _log.error("request.failed", exc_info=error, route=route.name, key=account.key)
             return broken()
+
+    def _refusal(self, request: web.BaseRequest, right: Right | None) -> Answer | None:
+        """Why `request`, which takes `right`, goes no further; `None` if it does."""
+        headers = request.headers
+        denied = self._front.access.check(right, headers.get("Authorization"))
+        if denied is not None:
+            return refused(denied, request.method, headers.get("User-Agent", ""))
+        # Those who ask how it is get an answer in any case.
+        if right is not None and len(self.running) > self._front.limits.requests:
+            self._crowds.note(what="requests")
+            return crowded("requests")
+        return None
 
     async def _send(
         self, request: web.BaseRequest, answer: Answer, account: _Account
@@ -116,7 +172,8 @@ class Dispatcher:
             _take(account, answer)
             return ready.SENT
         response = _response_of(answer)
-        if self.draining:
+        if self.draining or (request.can_read_body and "Expect" in request.headers):
+            # Whoever asked before he sent his body, and was told no, sends none of it now.
             response.force_close()
         if answer.stream is not None:
             await self._send_stream(request, response, answer, answer.stream, account)

@@ -71,13 +71,23 @@ def suits(request: web.BaseRequest, answer: Answer) -> bool:
 
 async def send(request: web.BaseRequest, answer: Answer, server: str) -> None:
     """Writes all of it, and the name of the `server`; raises `ConnectionError`."""
+    await request.writer.write(_whole(answer, server))
+
+
+def closing(answer: Answer, server: str) -> bytes:
+    """All of `answer`, for a connection that ends with it."""
+    return _whole(answer, server, "Connection: close")
+
+
+def _whole(answer: Answer, server: str, *more: str) -> bytes:
     head = [
         _LINES[answer.status],
         f"Content-Length: {len(answer.body)}",
         f"Date: {_clock.text()}",
         f"Server: {server}",
+        *more,
         # Values are ours, or made printable where the answer was: nothing ends a line early.
         *[f"{name}: {value}" for name, value in answer.headers.items()],
         "\r\n",
     ]
-    await request.writer.write("\r\n".join(head).encode() + answer.body)
+    return "\r\n".join(head).encode() + answer.body

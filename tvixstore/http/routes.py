@@ -11,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from tvixstore.access import Right, Rights
 from tvixstore.errors import Incomplete, Skipped, StorageFull, Unsupported
 from tvixstore.http import nars
 from tvixstore.http.answers import TEXT, Answer, absent, invalid, skipped
@@ -37,6 +38,8 @@ class Call:
     method: str
     headers: Mapping[str, str]
     draining: bool
+    # What whoever asks may do.
+    rights: Rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,12 @@ class Route:
     pattern: re.Pattern[str]
     parse: Callable[[str, str], Any]
     answer: Callable[[Call, Any], Awaitable[Answer]]
+    # What GET and HEAD take, and what every other method does; `None` is for everybody.
+    right: Right | None = "read"
+    changing: Right = "write"
+
+    def right_for(self, method: str) -> Right | None:
+        return self.right if method in ("GET", "HEAD") else self.changing
 
 
 def find(path: str) -> tuple[Route, str] | None:
@@ -132,6 +141,7 @@ async def _healthz(call: Call, wanted: None) -> Answer:
 
 
 async def _readyz(call: Call, wanted: None) -> Answer:
+    """Whether it can be used, for everybody; upstreams' names and troubles, for its users."""
     reason = "the daemon is stopping" if call.draining else call.front.ready()
     state = {
         "ready": reason is None,
@@ -143,7 +153,7 @@ async def _readyz(call: Call, wanted: None) -> Answer:
                 "since": upstream.since,
                 "last_error": _clean(upstream.last_error),
             }
-            for upstream in call.front.status()
+            for upstream in (call.front.status() if "read" in call.rights else ())
         ],
     }
     return Answer(
@@ -178,8 +188,9 @@ def _row(
     pattern: str,
     parse: Callable[[str, str], Any],
     answer: Callable[[Call, Any], Awaitable[Answer]],
+    right: Right | None = "read",
 ) -> Route:
-    return Route(name, re.compile(pattern, re.ASCII), parse, answer)
+    return Route(name, re.compile(pattern, re.ASCII), parse, answer, right)
 
 
 # What is asked for most comes first. NARs without a dash in their name are other caches' NARs: a
@@ -190,7 +201,7 @@ ROUTES = (
     _row("nar", r"/nar/([^/]*-[^/]*)\.nar", parse_nar_by_hash, _nar_by_hash),
     _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls),
     _row("nix-cache-info", r"/nix-cache-info()", _parse_nothing, _cache_info),
-    _row("healthz", r"/healthz()", _parse_nothing, _healthz),
-    _row("readyz", r"/readyz()", _parse_nothing, _readyz),
+    _row("healthz", r"/healthz()", _parse_nothing, _healthz, right=None),
+    _row("readyz", r"/readyz()", _parse_nothing, _readyz, right=None),
     _row("metrics", r"/metrics()", _parse_nothing, _metrics),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from tvixstore.http.connections import Connections
 from tvixstore.http.dispatch import Dispatcher
@@ -10,17 +11,22 @@ from tvixstore.http.front import HttpFront
 from tvixstore.listen import Door
 from tvixstore.log import Logger
 
+if TYPE_CHECKING:
+    import ssl
+
 _log = Logger("tvixstore.http")
 
 
 class HttpServer:
     """A front door that is open. `drain` and then `aclose`, or `aclose` at once."""
 
-    def __init__(self, front: HttpFront, drain_timeout: float) -> None:
+    def __init__(
+        self, front: HttpFront, drain_timeout: float, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._drain_timeout = drain_timeout
         self._dispatcher = Dispatcher(front)
         self._connections = Connections(self._dispatcher)
-        self._door = Door(self._connections)
+        self._door = Door(self._connections, tls)
         self._closed = False
 
     @property
@@ -31,6 +37,10 @@ class HttpServer:
     async def listen(self, text: str) -> None:
         """Opens the door at ADDR; raises `ConfigError`, one line, if that cannot be."""
         await self._door.open(text)
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """New connections are made with `tls` from now on."""
+        await self._door.renew(tls)
 
     async def drain(self) -> None:
         """Takes no more connections, and waits for the requests that run, up to the timeout.
@@ -67,12 +77,15 @@ class HttpServer:
             await asyncio.wait(running)
 
 
-async def serve(front: HttpFront, address: str, drain_timeout: float) -> HttpServer:
+async def serve(
+    front: HttpFront, address: str, drain_timeout: float, tls: ssl.SSLContext | None = None
+) -> HttpServer:
     """Opens `front` at ADDR (`host:port`, `[v6]:port`, `unix:/path`, `off`).
 
-    `drain_timeout` in seconds. Raises `ConfigError`, one line, if it cannot listen there.
+    With `tls` over TCP, though not over a unix socket. `drain_timeout` in seconds. Raises
+    `ConfigError`, one line, if it cannot listen there.
     """
-    server = HttpServer(front, drain_timeout)
+    server = HttpServer(front, drain_timeout, tls)
     try:
         await server.listen(address)
     except BaseException:

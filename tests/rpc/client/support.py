@@ -10,6 +10,7 @@ from typing import Any
 from grpclib.testing import ChannelFor
 
 from tests.pathinfo.samples import KEYS
+from tvixstore.access import Access
 from tvixstore.blob import BlobService, MemoryBlobService
 from tvixstore.directory import DirectoryService, MemoryDirectoryService
 from tvixstore.kv import MemoryKeyValue
@@ -42,7 +43,7 @@ async def front(
             nars=nars,
             metrics=Metrics(),
             pools=pools,
-            writes=True,
+            access=Access.of("read", "write"),
         )
     finally:
         await nars.aclose()

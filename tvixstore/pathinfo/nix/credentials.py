@@ -45,7 +45,7 @@ class Credentials:
         self._home = home
         self._files = files
         self._netrc = None if netrc_file is None else _WatchedFile(name, netrc_file, _read_netrc)
-        self._token = None if token_file is None else _WatchedFile(name, token_file, _read_token)
+        self._token = None if token_file is None else TokenFile(name, token_file)
 
     async def authorization(self, url: Url) -> str | None:
         """The Authorization header for `url`, if there is to be one.
@@ -95,6 +95,17 @@ class _WatchedFile(Generic[Parsed]):
 
     def _unreadable(self, why: str) -> Unavailable:
         return Unavailable(f"{self._name}: credentials in {self._path} cannot be read: {why}")
+
+
+class TokenFile:
+    """A file with one token in it, for whoever is called `name`."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._file = _WatchedFile(name, path, _read_token)
+
+    def read(self) -> str:
+        """The token of now. Blocks. Raises `Unavailable`, naming the file."""
+        return self._file.read()
 
 
 def _read_netrc(path: Path) -> Netrc:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def client_context(name: str, ca_file: Path | None) -> ssl.SSLContext:
+def client_context(name: str, ca_file: Path | None, protocol: str = "http/1.1") -> ssl.SSLContext:
     """Reads certificates: blocks. Raises `Unavailable` for a file that cannot be used, naming it.
 
     The system's authorities are OpenSSL's, or those in SSL_CERT_FILE and SSL_CERT_DIR.
@@ -25,7 +25,7 @@ def client_context(name: str, ca_file: Path | None) -> ssl.SSLContext:
     # From 3.13 on Python refuses authorities without key usage, which private ones often are, and
     # which every other client of such a cache takes.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     if ca_file is not None:
         try:
             context.load_verify_locations(cafile=ca_file)

@@ -71,13 +71,19 @@ def result_of(task: asyncio.Task[Result]) -> Result:
 
 
 def open_call(
-    channel: Channel, method: Method[Any, Any], path: str, pools: Pools | None = None
+    channel: Channel,
+    method: Method[Any, Any],
+    path: str,
+    pools: Pools | None = None,
+    authorization: str | None = None,
 ) -> Exchange:
     """A call of `method` by that name, not begun. Large replies are decoded in `pools`."""
     # grpclib says that messages are classes; its codec, which is ours, makes of them what it will.
     sent: Any = method.request
     received: Any = method.reply
     metadata: Any = MultiDict()
+    if authorization is not None:
+        metadata["authorization"] = authorization
     exchange = Exchange(
         channel,
         path,

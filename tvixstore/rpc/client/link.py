@@ -24,6 +24,7 @@ from tvixstore.errors import Unavailable
 from tvixstore.pools import Pool, Pools
 from tvixstore.rpc.client.address import Target
 from tvixstore.rpc.client.call import Timeout, in_own_task
+from tvixstore.rpc.client.identity import Identity
 from tvixstore.rpc.codec import WireCodec
 from tvixstore.rpc.http2 import TolerantProcessor, hush
 
@@ -102,8 +103,11 @@ class PeerChannel(Channel):
     """A channel over connections of ours, whose names are resolved in `dns`."""
 
     dns: Pool | None = None
+    identity: Identity | None = None
 
     async def _create_connection(self) -> H2Protocol:
+        if self._ssl is not None and self.identity is not None:
+            self._ssl = await self.identity.context()
         if self.dns is None or self._path is not None:
             return await super()._create_connection()
         failure = OSError(f"{self._host} has no address")
@@ -139,14 +143,12 @@ def _look_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(socket.getnameinfo(where, flags)[0] for *_, where in found))
 
 
-def dialer(target: Target, pools: Pools | None = None) -> Dial:
+def dialer(target: Target, pools: Pools | None = None, identity: Identity | None = None) -> Dial:
     """Makes channels to `target`; each connects when it is first used, and again when it has to."""
 
     def dial() -> Channel:
-        context: ssl.SSLContext | None = None
-        if target.tls:
-            context = ssl.create_default_context()
-            context.set_alpn_protocols(["h2"])
+        # One that trusts nobody, in whose place comes another with each connection.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if target.tls else None
         channel = PeerChannel(
             target.host,
             target.port,
@@ -156,6 +158,7 @@ def dialer(target: Target, pools: Pools | None = None) -> Dial:
             config=_CONFIGURATION,
         )
         channel.dns = None if pools is None else pools.dns
+        channel.identity = identity or Identity(str(target), pools=pools)
         return channel
 
     return dial

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from grpclib.const import Status
@@ -31,6 +32,7 @@ from tvixstore.rpc.client.call import (
     in_own_task,
     open_call,
 )
+from tvixstore.rpc.client.identity import Identity
 from tvixstore.rpc.client.link import CONNECTIONS, Dial, Link, Links, dialer
 from tvixstore.rpc.client.paced import Sent, Served
 from tvixstore.rpc.methods import (
@@ -80,6 +82,7 @@ class Peer:
         wait_connect: bool = False,
         connections: int = CONNECTIONS,
         pools: Pools | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.name = name
         self.timeout = timeout
@@ -87,6 +90,9 @@ class Peer:
         self.wait_connect = wait_connect
         self._links = Links(dial, connections)
         self._pools = pools
+        self._identity = identity or Identity(name)
+        # Whether it refused our credentials when it was last heard of.
+        self._refused = False
         # By service, the names to try: the one that was right the last time first.
         self._protocol = protocol
         self._packages: dict[str, list[str]] = {}
@@ -105,16 +111,33 @@ class Peer:
         protocol: ProtocolName = "auto",
         timeout: float = 30.0,
         pools: Pools | None = None,
+        token_file: Path | None = None,
+        ca_file: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
     ) -> Peer:
-        """The peer at a service URL; connects when it is first asked. Raises `ConfigError`."""
+        """The peer at a service URL; connects when it is first asked. Raises `ConfigError`.
+
+        `token_file` has the token that calls carry; `ca_file`, authorities that are trusted beside
+        the system's. `client_cert` and `client_key` are for peers that let no others in.
+        """
         target = Target.parse(url)
+        identity = Identity(
+            str(target),
+            token_file=token_file,
+            ca_file=ca_file,
+            client_cert=client_cert,
+            client_key=client_key,
+            pools=pools,
+        )
         return cls(
             str(target),
-            dialer(target, pools),
+            dialer(target, pools, identity),
             protocol=protocol,
             timeout=timeout,
             wait_connect=target.wait_connect,
             pools=pools,
+            identity=identity,
         )
 
     def __repr__(self) -> str:
@@ -180,7 +203,7 @@ class Peer:
             link = await self._links.take(within(self.timeout))
 
             async def attempt() -> Served[Reply]:
-                exchange = self._open(link, method, path)
+                exchange = await self._open(link, method, path)
                 return await self._begin(link, Replies(exchange, request, ahead))
 
             try:
@@ -205,7 +228,7 @@ class Peer:
             link = await self._links.take(within(self.timeout))
             try:
                 await self._connect(link)
-                exchange = self._open(link, method, method.path(self._names(method)[0]))
+                exchange = await self._open(link, method, method.path(self._names(method)[0]))
                 return Sent(self, method, Sending(exchange), lambda: self._links.release(link))
             except BaseException:
                 await self._links.release(link)
@@ -219,6 +242,8 @@ class Peer:
         except GRPCError as error:
             if method is not None and error.status is Status.UNIMPLEMENTED:
                 self._settled.discard(method.service)
+            if error.status is Status.UNAUTHENTICATED:
+                self._note_refusal(True, error.message)
             kind = _REFUSALS.get(error.status) if method in _JUDGED else None
             message = f": {error.message}" if error.message else ""
             raise (kind or Unavailable)(f"{self.name}: {error.status.name}{message}") from error
@@ -258,6 +283,7 @@ class Peer:
                     result = None
                 self._prefer(method, package)
                 self._outage.over()
+                self._note_refusal(False)
                 return result
         raise Unimplemented(f"{self.name} knows no {method.service}/{method.name}")
 
@@ -272,8 +298,20 @@ class Peer:
         said_by = self._unimplemented.get(path)
         return said_by is not None and said_by is self._links.first().connection
 
-    def _open(self, link: Link, method: Method[Any, Any], path: str) -> Exchange:
-        return open_call(link.channel, method, path, self._pools)
+    async def _open(self, link: Link, method: Method[Any, Any], path: str) -> Exchange:
+        authorization = await self._identity.authorization()
+        return open_call(link.channel, method, path, self._pools, authorization)
+
+    def _note_refusal(self, refused: bool, reason: str | None = None) -> None:
+        """Says once, and loudly, that somebody has to do something."""
+        if refused and not self._refused:
+            log.error(
+                "peer.credentials_refused",
+                reason=f"{self.name}: {reason or 'no reason given'}; check the token_file",
+            )
+        elif self._refused and not refused:
+            log.info("peer.credentials_accepted", peer=self.name)
+        self._refused = refused
 
     async def _connect(self, link: Link) -> bool:
         return await link.connect(min(within(self.timeout), CONNECT_TIMEOUT))
@@ -287,7 +325,7 @@ class Peer:
     ) -> Result:
         async def attempt() -> Result:
             seconds = None if patient else within(self.timeout)
-            return await in_own_task(call(self._open(link, method, path)), seconds)
+            return await in_own_task(call(await self._open(link, method, path)), seconds)
 
         if not patient:
             link = self._links.first()

@@ -7,7 +7,7 @@ mostly (Directories, path infos), and each costs frames of its own, so they are 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from grpclib.const import Status
@@ -55,6 +55,8 @@ class Call(Generic[Request, Reply]):
         gathered: bool = False,
     ) -> None:
         self.sent = 0
+        # What whoever calls says that he is.
+        self.authorization = _text(stream.metadata, "authorization")
         # Why it is cancelled, if that is not the client's doing or the server's end.
         self.given_up: Refusal | None = None
         self._stream = stream
@@ -185,3 +187,8 @@ class Call(Generic[Request, Reply]):
 
     def _truncated(self) -> InvalidData:
         return InvalidData(f"the stream ends within message {self._received}")
+
+
+def _text(metadata: Mapping[str, str | bytes] | None, key: str) -> str | None:
+    value = None if metadata is None else metadata.get(key)
+    return value if isinstance(value, str) else None

@@ -29,9 +29,11 @@ from grpclib.protocol import Connection, H2Protocol, Stream
 from grpclib.server import Handler
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
+from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
 
 from tvixstore.log import Logger
+from tvixstore.policy.seldom import Seldom
 from tvixstore.rpc.codec import WireCodec
 from tvixstore.rpc.http2 import TolerantProcessor, hush
 
@@ -81,7 +83,9 @@ _H2_CONFIG: Final = H2Configuration(
 class Connections:
     """Makes a protocol for each connection, and knows those that are open."""
 
-    def __init__(self, services: Sequence[Service]) -> None:
+    def __init__(self, services: Sequence[Service], most: int) -> None:
+        self._most = most
+        self._crowds = Seldom(_log, "limit.reached")
         self.open: set[_Connection] = set()
         self.draining = False
         self._mapping = {
@@ -96,9 +100,14 @@ class Connections:
         handler = _Handler(self._mapping, WireCodec(), None, _DispatchServerEvents())
         return _Connection(self, handler)
 
-    def made(self, connection: _Connection) -> None:
+    def made(self, connection: _Connection) -> bool:
+        """Takes note of one more, and whether that is too many."""
+        crowded = len(self.open) >= self._most
+        if crowded:
+            self._crowds.note(what="connections")
         self.open.add(connection)
         self._none_open.clear()
+        return not crowded
 
     def lost(self, connection: _Connection, handler: Handler) -> None:
         self.open.discard(connection)
@@ -152,7 +161,9 @@ class _Connection(H2Protocol):
         self.connection.flush()
         self.connection.initialize()
         self.processor = _Processor(self._calls, self.connection, self.leave_if_idle)
-        self._connections.made(self)
+        if not self._connections.made(self):
+            h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            self.leave()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -181,7 +192,7 @@ class _Connection(H2Protocol):
         h2: H2Connection = self.connection._connection
         if h2.state_machine.state is not ConnectionState.CLOSED:
             h2.close_connection()
-            self.connection.flush()
+        self.connection.flush()
         self._transport.close()
 
     def abort(self) -> None:

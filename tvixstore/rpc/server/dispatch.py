@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from tvixstore.access import Right
 from tvixstore.errors import StoreError
 from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
 from tvixstore.policy.deadline import bounded
+from tvixstore.policy.seldom import Seldom
 from tvixstore.policy.tasks import end
 from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server.call import Call
 from tvixstore.rpc.server.front import GrpcFront
-from tvixstore.rpc.server.refusals import OUTCOMES, Refusal, refusal_of
+from tvixstore.rpc.server.refusals import OUTCOMES, Refusal, refusal_of, refusal_to
 from tvixstore.rpc.server.stalls import RunningCalls
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ class Row:
 
     method: Method[Any, Any]
     serve: Serve
-    # Whether it changes something, which may not be allowed.
-    writes: bool = False
+    # What it takes to be allowed to; `None` is for everybody.
+    right: Right | None
     # Whether what is put is held in memory until it is whole.
     holds: bool = False
     # Whether its replies may wait for each other.
@@ -69,10 +71,13 @@ class Dispatcher:
         self.draining = asyncio.Event()
         self._front = front
         self._meter = FrontMeter(front.metrics, "grpc")
+        self._crowds = Seldom(_log, "limit.reached")
 
     async def serve(self, row: Row, stream: Stream[Any, Any]) -> None:
         """What grpclib calls; raises `GRPCError` for every end but a good one."""
         limits = self._front.limits
+        if len(self.running) >= limits.calls and not row.always:
+            raise self._turn_away(row)
         call: Call[Any, Any] = Call(
             stream,
             row.method.request,
@@ -116,7 +121,7 @@ class Dispatcher:
 
     async def _serve(self, row: Row, call: Call[Any, Any], left: float | None) -> Refusal | None:
         try:
-            self._admit(row)
+            self._admit(row, call.authorization)
             with nullcontext() if left is None else bounded(left):
                 await row.serve(call)
         except Refusal as refusal:
@@ -128,11 +133,19 @@ class Dispatcher:
             return Refusal(Status.INTERNAL, "internal error")
         return None
 
-    def _admit(self, row: Row) -> None:
+    def _admit(self, row: Row, authorization: str | None) -> None:
         if self.draining.is_set() and not row.always:
             raise _shutting_down()
-        if row.writes and not self._front.writes:
-            raise Refusal(Status.PERMISSION_DENIED, "nothing may be put here: writes are off")
+        # Before any message is read: what is asked for has no say in it.
+        if (denied := self._front.access.check(row.right, authorization)) is not None:
+            raise refusal_to(denied)
+
+    def _turn_away(self, row: Row) -> GRPCError:
+        """What a call too many gets, which is not even begun."""
+        self._crowds.note(what="calls")
+        status = Status.RESOURCE_EXHAUSTED
+        self._meter.observe(row.route, status.name, OUTCOMES[status], 0.0, 0)
+        return GRPCError(status, "too many calls at once: try again")
 
     def _settle(
         self, row: Row, call: Call[Any, Any], refusal: Refusal | None, seconds: float

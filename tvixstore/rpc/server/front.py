@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tvixstore.access import Access
+from tvixstore.listen import half_of_files
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
 from tvixstore.pathinfo import PathInfoService
@@ -21,6 +23,9 @@ class Limits:
     closure_bytes: int = 64 * 1024 * 1024
     # Seconds for which a client may neither send the next part of a message nor take one.
     stall: float = 300.0
+    # Of all clients together.
+    connections: int = field(default_factory=lambda: half_of_files() // 2)
+    calls: int = 5000
 
 
 @dataclass(eq=False)
@@ -33,8 +38,8 @@ class GrpcFront:
     nars: NarIdentities
     metrics: Metrics
     pools: Pools
-    # Whether anything may be put.
-    writes: bool = False
+    # Who may do what.
+    access: Access = field(default_factory=lambda: Access.of("read"))
     # Whether each call is logged.
     access_log: bool = False
-    limits: Limits = field(default=Limits())
+    limits: Limits = field(default_factory=Limits)

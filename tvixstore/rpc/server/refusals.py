@@ -6,6 +6,7 @@ from typing import Final
 
 from grpclib.const import Status
 
+from tvixstore.access import Denied
 from tvixstore.errors import (
     CorruptData,
     InvalidData,
@@ -34,7 +35,8 @@ OUTCOMES: Final[dict[Status, str]] = {
     Status.INVALID_ARGUMENT: "invalid",
     Status.FAILED_PRECONDITION: "invalid",
     Status.RESOURCE_EXHAUSTED: "invalid",
-    Status.PERMISSION_DENIED: "invalid",
+    Status.UNAUTHENTICATED: "refused",
+    Status.PERMISSION_DENIED: "refused",
     Status.UNIMPLEMENTED: "invalid",
     Status.INTERNAL: "error",
     Status.CANCELLED: "cancelled",
@@ -57,6 +59,12 @@ class Refusal(Exception):
 
 def absent(what: object) -> Refusal:
     return Refusal(Status.NOT_FOUND, f"{what} is not here")
+
+
+def refusal_to(denied: Denied) -> Refusal:
+    """What a client is told who may not do that."""
+    status = Status.UNAUTHENTICATED if denied.anonymous else Status.PERMISSION_DENIED
+    return Refusal(status, denied.reason)
 
 
 def refusal_of(error: StoreError) -> Refusal:

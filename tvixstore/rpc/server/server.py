@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from tvixstore.listen import Door
 from tvixstore.log import Logger
@@ -12,17 +13,22 @@ from tvixstore.rpc.server.dispatch import Dispatcher
 from tvixstore.rpc.server.front import GrpcFront
 from tvixstore.rpc.server.services import services
 
+if TYPE_CHECKING:
+    import ssl
+
 _log = Logger("tvixstore.grpc")
 
 
 class GrpcServer:
     """A front door that is open. `drain` and then `aclose`, or `aclose` at once."""
 
-    def __init__(self, front: GrpcFront, drain_timeout: float) -> None:
+    def __init__(
+        self, front: GrpcFront, drain_timeout: float, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._drain_timeout = drain_timeout
         self._dispatcher = Dispatcher(front)
-        self._connections = Connections(services(front, self._dispatcher))
-        self._door = Door(self._connections)
+        self._connections = Connections(services(front, self._dispatcher), front.limits.connections)
+        self._door = Door(self._connections, tls)
         self._closed = False
 
     @property
@@ -33,6 +39,10 @@ class GrpcServer:
     async def listen(self, text: str) -> None:
         """Opens the door at ADDR; raises `ConfigError`, one line, if that cannot be."""
         await self._door.open(text)
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """New connections are made with `tls` from now on."""
+        await self._door.renew(tls)
 
     async def drain(self) -> None:
         """Takes no more connections nor calls, and waits for those that run, up to the timeout.
@@ -68,12 +78,15 @@ class GrpcServer:
             await end(running)
 
 
-async def serve(front: GrpcFront, address: str, drain_timeout: float) -> GrpcServer:
+async def serve(
+    front: GrpcFront, address: str, drain_timeout: float, tls: ssl.SSLContext | None = None
+) -> GrpcServer:
     """Opens `front` at ADDR (`host:port`, `[v6]:port`, `unix:/path`, `off`).
 
-    `drain_timeout` in seconds. Raises `ConfigError`, one line, if it cannot listen there.
+    With `tls` over TCP, though not over a unix socket. `drain_timeout` in seconds. Raises
+    `ConfigError`, one line, if it cannot listen there.
     """
-    server = GrpcServer(front, drain_timeout)
+    server = GrpcServer(front, drain_timeout, tls)
     try:
         await server.listen(address)
     except BaseException:

@@ -66,17 +66,17 @@ def _store_rows(front: GrpcFront) -> list[Row]:
     path_infos = PathInfoHandlers(front.path_infos, front.content, front.nars)
     proxy = ProxyHandlers(front.path_infos)
     return [
-        Row(methods.STAT_BLOB, _unary(blobs.stat)),
-        Row(methods.READ_BLOB, _stream_out(blobs.read)),
-        Row(methods.PUT_BLOB, _stream_in(blobs.put), writes=True),
-        Row(methods.GET_DIRECTORY, _stream_out(directories.get), gathers=True),
-        Row(methods.PUT_DIRECTORY, _stream_in(directories.put), writes=True, holds=True),
-        Row(methods.GET_PATH_INFO, _unary(path_infos.get)),
-        Row(methods.PUT_PATH_INFO, _unary(path_infos.put), writes=True),
-        Row(methods.CALCULATE_NAR, _unary(path_infos.calculate_nar)),
-        Row(methods.LIST_PATH_INFOS, _stream_out(path_infos.list), gathers=True),
-        Row(methods.DESCRIBE, _unary(proxy.describe)),
-        Row(methods.OPEN_NAR, _stream_out(proxy.open_nar)),
+        Row(methods.STAT_BLOB, _unary(blobs.stat), "read"),
+        Row(methods.READ_BLOB, _stream_out(blobs.read), "read"),
+        Row(methods.PUT_BLOB, _stream_in(blobs.put), "write"),
+        Row(methods.GET_DIRECTORY, _stream_out(directories.get), "read", gathers=True),
+        Row(methods.PUT_DIRECTORY, _stream_in(directories.put), "write", holds=True),
+        Row(methods.GET_PATH_INFO, _unary(path_infos.get), "read"),
+        Row(methods.PUT_PATH_INFO, _unary(path_infos.put), "write"),
+        Row(methods.CALCULATE_NAR, _unary(path_infos.calculate_nar), "read"),
+        Row(methods.LIST_PATH_INFOS, _stream_out(path_infos.list), "read", gathers=True),
+        Row(methods.DESCRIBE, _unary(proxy.describe), "read"),
+        Row(methods.OPEN_NAR, _stream_out(proxy.open_nar), "read"),
     ]
 
 
@@ -85,9 +85,9 @@ def _meta_rows(names: list[str], dispatcher: Dispatcher) -> list[Row]:
     checks = HealthHandlers(names, dispatcher.draining)
     answers = _converse(ReflectionHandlers(names).answer)
     return [
-        Row(health.CHECK, _unary(checks.check), always=True),
-        Row(health.WATCH, _stream_out(checks.watch), always=True),
-        *(Row(method, answers) for method in reflection.METHODS),
+        Row(health.CHECK, _unary(checks.check), None, always=True),
+        Row(health.WATCH, _stream_out(checks.watch), None, always=True),
+        *(Row(method, answers, "read") for method in reflection.METHODS),
     ]
 
 

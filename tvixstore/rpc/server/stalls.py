@@ -24,6 +24,9 @@ class RunningCalls:
     def tasks(self) -> set[asyncio.Task[Refusal | None]]:
         return set(self._calls)
 
+    def __len__(self) -> int:
+        return len(self._calls)
+
     def add(self, task: asyncio.Task[Refusal | None], call: Call[Any, Any]) -> None:
         self._calls[task] = call
         if self._timer is None:
