@@ -115,6 +115,8 @@ class _Daemon:
                 composition.content,
                 composition.metrics,
                 priority=daemon.priority,
+                writes=writes,
+                inbox=composition.inbox,
                 access_log=daemon.access_log,
                 status=composition.upstream_statuses,
                 ready=composition.trouble,
@@ -139,7 +141,7 @@ class _Daemon:
         doors.push_async_callback(grpc.aclose)
         log.info("starting", version=__version__, compose=self._config.name)
         for address in http.addresses:
-            log.info("listening", http=_url("http", address))
+            log.info("listening", http=_url("http", address), writes=writes, why=_why(daemon))
         for address in grpc.addresses:
             log.info("listening", grpc=_url("grpc", address), writes=writes, why=_why(daemon))
         if composition.state is not None:

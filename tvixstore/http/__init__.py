@@ -1,7 +1,15 @@
 """The HTTP front door: a Nix binary cache, and what operators ask a daemon."""
 
-from tvixstore.http.front import HttpFront, UpstreamStatus
+from tvixstore.http.front import HttpFront, Inbox, UpstreamStatus
 from tvixstore.http.server import HttpServer, serve
 from tvixstore.listen import Address, parse_address
 
-__all__ = ["Address", "HttpFront", "HttpServer", "UpstreamStatus", "parse_address", "serve"]
+__all__ = [
+    "Address",
+    "HttpFront",
+    "HttpServer",
+    "Inbox",
+    "UpstreamStatus",
+    "parse_address",
+    "serve",
+]

@@ -7,8 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Final
 
-from tvixstore.errors import Skipped, StoreError, Unavailable
+from tvixstore.errors import (
+    InvalidData,
+    ReadOnly,
+    Skipped,
+    StorageFull,
+    StoreError,
+    Unavailable,
+    Untrusted,
+)
+from tvixstore.http.incoming import TooLong
 from tvixstore.log import redact
 from tvixstore.streams import ByteStream
 
@@ -16,6 +26,14 @@ TEXT = "text/plain; charset=utf-8"
 # Seconds: what Retry-After says when nobody knows better, and what it says at most.
 _RETRY_AFTER = 2
 _MAX_RETRY_AFTER = 60
+# What is not in it is unknown.
+_REFUSALS: Final[dict[type, HTTPStatus]] = {
+    TooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    InvalidData: HTTPStatus.BAD_REQUEST,
+    Untrusted: HTTPStatus.FORBIDDEN,
+    ReadOnly: HTTPStatus.FORBIDDEN,
+    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+}
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 
 
@@ -23,7 +41,8 @@ _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 class Answer:
     """A status with a whole `body`, or with a `stream` of `length` bytes that its sender closes.
 
-    `outcome` is for the metrics: present, absent, unknown, skipped, invalid or error.
+    A `length` of `None` is not known: the stream itself has to break where it falls short.
+    `outcome` is for the metrics: present, stored, absent, unknown, skipped, invalid or error.
     """
 
     status: int
@@ -31,7 +50,7 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes = b""
     stream: ByteStream | None = None
-    length: int = 0
+    length: int | None = 0
     reason: str | None = field(default=None, kw_only=True)
 
 
@@ -49,6 +68,21 @@ def absent(reason: str) -> Answer:
 
 def invalid(reason: str) -> Answer:
     return text(HTTPStatus.BAD_REQUEST, "invalid", reason)
+
+
+def refused(error: StoreError) -> Answer:
+    """Why what was put is not taken.
+
+    Nix gives up at once on any 4xx but 408 and 429, and tries four times more on any 5xx: so 5xx is
+    what may be over in a moment.
+    """
+    for kind in type(error).__mro__:
+        if (status := _REFUSALS.get(kind)) is not None:
+            reason = str(error) or kind.__name__
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return text(status, "invalid", reason)
+            return text(status, "unknown", reason, Retry_After=str(_RETRY_AFTER))
+    return unknown(error)
 
 
 def unknown(error: StoreError) -> Answer:

@@ -11,14 +11,16 @@ from time import perf_counter
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from tvixstore.errors import InvalidData, StoreError
 from tvixstore.http import ready
-from tvixstore.http.answers import Answer, absent, broken, invalid, text, unknown
+from tvixstore.http.answers import Answer, absent, broken, invalid, refused, text, unknown
 from tvixstore.http.body import Sender
 from tvixstore.http.front import HttpFront
+from tvixstore.http.incoming import Incoming
 from tvixstore.http.narinfo import NarInfoTexts
-from tvixstore.http.routes import Call, find
+from tvixstore.http.routes import Call, Method, Route, find
 from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
 from tvixstore.streams import ByteStream
@@ -69,7 +71,7 @@ class Dispatcher:
             self.running.discard(task)
             self._settle(account, perf_counter() - began)
 
-    def refuse(self, status: int, reason: str) -> web.Response:
+    def refuse(self, status: int, reason: str) -> web.StreamResponse:
         """The response to what is no HTTP request; the connection is of no further use."""
         answer = text(status, "invalid", reason)
         self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
@@ -78,31 +80,45 @@ class Dispatcher:
         return response
 
     async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
-        if request.method not in ("GET", "HEAD"):
-            return text(
-                HTTPStatus.METHOD_NOT_ALLOWED,
-                "invalid",
-                "this cache is for reading: GET and HEAD",
-                Allow="GET, HEAD",
-            )
         path, query = _split(request.raw_path)
         found = find(path)
         if found is None:
             return absent("nothing is served under this path")
         route, account.key = found
         account.route = route.name
+        method = route.methods.get(request.method)
+        if method is None:
+            return _not_allowed(route)
+        if (refusal := self._refusal(method)) is not None:
+            return refusal
         try:
-            wanted = route.parse(account.key, query)
+            wanted = method.parse(account.key, query)
         except InvalidData as error:
             return invalid(str(error))
-        call = Call(self._front, self._texts, request.method, request.headers, self.draining)
+        incoming = Incoming(request)
+        call = Call(
+            self._front, self._texts, request.method, request.headers, incoming, self.draining
+        )
         try:
-            return await route.answer(call, wanted)
+            return await method.answer(call, wanted)
         except StoreError as error:
-            return unknown(error)
+            return unknown(error) if method.right == "read" else refused(error)
+        except ConnectionError:
+            # While its body was read: there is nobody to answer to.
+            return invalid("the client left")
         except Exception as error:
             _log.error("request.failed", exc_info=error, route=route.name, key=account.key)
             return broken()
+
+    def _refusal(self, method: Method) -> Answer | None:
+        """Why this client may not do that, if it may not: asked before anything is read of it."""
+        if method.right == "write" and not (self._front.writes and self._front.inbox):
+            return text(
+                HTTPStatus.FORBIDDEN,
+                "invalid",
+                "this cache takes no uploads: its owner may set writes = true in [daemon]",
+            )
+        return None
 
     async def _send(
         self, request: web.BaseRequest, answer: Answer, account: _Account
@@ -116,9 +132,11 @@ class Dispatcher:
             _take(account, answer)
             return ready.SENT
         response = _response_of(answer)
-        if self.draining:
+        if self.draining or _waits_to_be_asked(request):
             response.force_close()
         if answer.stream is not None:
+            if answer.length is None and request.version >= HttpVersion11:
+                response.enable_chunked_encoding()
             await self._send_stream(request, response, answer, answer.stream, account)
             return response
         try:
@@ -134,7 +152,7 @@ class Dispatcher:
     async def _send_stream(
         self,
         request: web.BaseRequest,
-        response: web.Response,
+        response: web.StreamResponse,
         answer: Answer,
         stream: ByteStream,
         account: _Account,
@@ -188,12 +206,23 @@ def _take(account: _Account, answer: Answer) -> None:
     account.status, account.outcome, account.reason = answer.status, answer.outcome, answer.reason
 
 
-def _response_of(answer: Answer) -> web.Response:
-    return web.Response(
-        status=answer.status,
-        body=answer.body,
-        headers={**answer.headers, "Server": _SERVER},
+def _not_allowed(route: Route) -> Answer:
+    allowed = ", ".join(route.methods)
+    return text(
+        HTTPStatus.METHOD_NOT_ALLOWED, "invalid", f"here there is only {allowed}", Allow=allowed
     )
+
+
+def _waits_to_be_asked(request: web.BaseRequest) -> bool:
+    """Whether the client has a body to send, and was not asked for it: it will never come."""
+    return "Expect" in request.headers and not request.content.is_eof()
+
+
+def _response_of(answer: Answer) -> web.StreamResponse:
+    headers = {**answer.headers, "Server": _SERVER}
+    if answer.length is None:
+        return web.StreamResponse(status=answer.status, headers=headers)
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from tvixstore.metrics import Metrics
 from tvixstore.pathinfo import PathInfoService
+from tvixstore.pathinfo.receiving import Receiver
+from tvixstore.pathinfo.uploads import Uploads
+from tvixstore.pools import Pools
 from tvixstore.tree import Content
 
 
@@ -18,6 +21,18 @@ class UpstreamStatus:
     up: bool
     since: float
     last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """Where what is uploaded goes."""
+
+    receiver: Receiver
+    uploads: Uploads
+
+    @property
+    def pools(self) -> Pools:
+        return self.receiver.pools
 
 
 def _nothing() -> None:
@@ -37,6 +52,9 @@ class HttpFront:
     metrics: Metrics
     # What nix-cache-info says; clients ask caches with lower ones first.
     priority: int = 30
+    # Whether anything may be put; and where it goes. Without an inbox nothing is taken.
+    writes: bool = False
+    inbox: Inbox | None = None
     # Whether each request is logged.
     access_log: bool = False
     status: Callable[[], Sequence[UpstreamStatus]] = _no_upstreams

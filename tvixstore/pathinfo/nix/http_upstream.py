@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from tvixstore.compression import decoder
 from tvixstore.errors import ConfigError, CorruptData, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.nix.answers import ABSENT, failure, is_html
-from tvixstore.pathinfo.nix.decompress import decoder
 from tvixstore.pathinfo.nix.http_client import HttpClient
 from tvixstore.pathinfo.nix.http_errors import translate
 from tvixstore.pathinfo.nix.store_dir import CACHE_INFO, StoreDirCheck
