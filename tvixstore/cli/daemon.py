@@ -117,6 +117,7 @@ class _Daemon:
                 priority=daemon.priority,
                 writes=writes,
                 inbox=composition.inbox,
+                extras=composition.extras,
                 access_log=daemon.access_log,
                 status=composition.upstream_statuses,
                 ready=composition.trouble,

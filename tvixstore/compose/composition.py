@@ -17,12 +17,15 @@ from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
+from tvixstore.compose.make_extras import make_extras
 from tvixstore.compose.nodes import LocalNode, NixNode
 from tvixstore.compose.stores import Stores
+from tvixstore.extras import CachedExtras
 from tvixstore.http import Inbox, UpstreamStatus
 from tvixstore.kv import KeyValue, LmdbEngine, MemoryKeyValue, StateDirectory
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
+from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.nix import Fills
 from tvixstore.pathinfo.receiving import Receiver
@@ -43,6 +46,7 @@ class Composition:
         state: StateDirectory | None,
         nars: NarIdentities,
         inbox: Inbox,
+        extras: CachedExtras,
         pools: Pools,
         upstreams: list[UpstreamHealth],
         closing: AsyncExitStack,
@@ -56,6 +60,8 @@ class Composition:
         self.nars = nars
         # Where what is uploaded over HTTP goes.
         self.inbox = inbox
+        # Realisations, logs and the like, its own and its substituters'.
+        self.extras = extras
         self.pools = pools
         self._upstreams = upstreams
         self._closing = closing
@@ -117,9 +123,13 @@ class Composition:
             content = builder.content()
             nars = builder.nars()
             sizes = SizeRule(config.daemon.directory_sizes)
+            required = config.daemon.require_signature
             inbox = Inbox(
-                Receiver(content, pools, spool, sizes), Uploads(_table(engine, "uploads"))
+                Receiver(content, pools, spool, sizes),
+                Uploads(_table(engine, "uploads")),
+                KeyRing(required) if required else None,
             )
+            extras = make_extras(builder, _table(engine, "extras"))
             for peer in builder.connecting:
                 await peer.connect()
             upstreams = list(builder.health.values())
@@ -132,6 +142,7 @@ class Composition:
                 state,
                 nars,
                 inbox,
+                extras,
                 pools,
                 upstreams,
                 closing.pop_all(),

@@ -79,7 +79,8 @@ def _zstd() -> Compressor:
 COMPRESSORS: Final[Mapping[str, Callable[[], Compressor]]] = {
     "none": _None,
     "xz": lambda: lzma.LZMACompressor(lzma.FORMAT_XZ, preset=0),
-    "lzma": lambda: lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=0),
+    # Nix tells compressions apart by the bytes as well, and aborts on lzma, its own included.
+    "lzma": lambda: lzma.LZMACompressor(lzma.FORMAT_XZ, preset=0),
     "zstd": _zstd,
     "bzip2": lambda: bz2.BZ2Compressor(1),
     "gzip": lambda: zlib.compressobj(1, wbits=_GZIP_WINDOW),

@@ -15,10 +15,11 @@ from tvixstore.errors import (
     Skipped,
     StorageFull,
     StoreError,
+    TooLong,
     Unavailable,
     Untrusted,
 )
-from tvixstore.http.incoming import TooLong
+from tvixstore.extras import Conflict
 from tvixstore.log import redact
 from tvixstore.streams import ByteStream
 
@@ -28,6 +29,7 @@ _RETRY_AFTER = 2
 _MAX_RETRY_AFTER = 60
 # What is not in it is unknown.
 _REFUSALS: Final[dict[type, HTTPStatus]] = {
+    Conflict: HTTPStatus.CONFLICT,
     TooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     InvalidData: HTTPStatus.BAD_REQUEST,
     Untrusted: HTTPStatus.FORBIDDEN,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tvixstore.extras import CachedExtras
 from tvixstore.metrics import Metrics
+from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService
 from tvixstore.pathinfo.receiving import Receiver
 from tvixstore.pathinfo.uploads import Uploads
@@ -29,6 +31,8 @@ class Inbox:
 
     receiver: Receiver
     uploads: Uploads
+    # One of these has to have signed a realisation that is put.
+    required: KeyRing | None = None
 
     @property
     def pools(self) -> Pools:
@@ -55,6 +59,8 @@ class HttpFront:
     # Whether anything may be put; and where it goes. Without an inbox nothing is taken.
     writes: bool = False
     inbox: Inbox | None = None
+    # Realisations, build traces, logs and debug information.
+    extras: CachedExtras | None = None
     # Whether each request is logged.
     access_log: bool = False
     status: Callable[[], Sequence[UpstreamStatus]] = _no_upstreams

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp.http import HttpVersion11
 
 from tvixstore.compression import Decoder, decoder
-from tvixstore.errors import CorruptData, InvalidData, StoreError, Unsupported
+from tvixstore.errors import CorruptData, InvalidData, TooLong, Unsupported
 from tvixstore.pools import Pools
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _IDENTITY = "identity"
-
-
-class TooLong(StoreError):
-    """A body is longer than what it is for may be."""
 
 
 class Incoming:

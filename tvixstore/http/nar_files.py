@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tvixstore.http.routes import Call
     from tvixstore.pools import Pools
 
+_NAR = "application/x-nix-nar"
 # Bytes of a NAR that are compressed in one hop to the CPU pool.
 _GATHERED = 512 << 10
 
@@ -34,6 +35,8 @@ async def nar_file(call: Call, name: str) -> Answer:
         found = await _find(call, inbox, name)
         if found is not None:
             return await _answer(call, inbox, *found)
+    if (linked := await _linked(call, name)) is not None:
+        return linked
     return absent("no NAR was uploaded under this name, and our own narinfos name others")
 
 
@@ -63,7 +66,7 @@ def _nar_of(call: Call, upload: Upload) -> nars.Nar:
 async def _answer(call: Call, inbox: Inbox, file: NarFile, nar: nars.Nar) -> Answer:
     if file.compression == "none":
         return await nars.answer(nar, call.method, call.headers)
-    fields = {"Content-Type": "application/x-nix-nar", "Cache-Control": "no-store"}
+    fields = {"Content-Type": _NAR, "Cache-Control": "no-store"}
     if call.method == "HEAD":
         # Of the file that was uploaded: how long another one will be is not known.
         fields["Content-Length"] = str(file.file_size)
@@ -72,6 +75,18 @@ async def _answer(call: Call, inbox: Inbox, file: NarFile, nar: nars.Nar) -> Ans
         return absent("this NAR is not to be had any more")
     compressed = _Compressed(stream, nar.size, COMPRESSORS[file.compression], inbox.pools)
     return Answer(HTTPStatus.OK, "present", fields, stream=compressed, length=None)
+
+
+async def _linked(call: Call, name: str) -> Answer | None:
+    """A substituter's file, if debug information that came from there is in it."""
+    extras = call.front.extras
+    if extras is None or (stream := await extras.open_linked(name)) is None:
+        return None
+    if call.method == "HEAD":
+        await stream.aclose()
+        return Answer(HTTPStatus.OK, "present", {"Content-Type": _NAR})
+    # No Content-Length: what is there may be encoded for the transfer.
+    return Answer(HTTPStatus.OK, "present", {"Content-Type": _NAR}, stream=stream, length=None)
 
 
 class _Compressed(ByteStream):

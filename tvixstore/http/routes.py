@@ -14,6 +14,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from tvixstore.errors import Incomplete, Skipped, StorageFull, Unsupported
 from tvixstore.http import nars, puts
 from tvixstore.http.answers import TEXT, Answer, absent, invalid, skipped
+from tvixstore.http.extras import (
+    get_extra,
+    parse_build_trace,
+    parse_debug_info,
+    parse_log,
+    parse_realisation,
+    put_extra,
+)
 from tvixstore.http.front import HttpFront, Inbox
 from tvixstore.http.incoming import Incoming
 from tvixstore.http.nar_files import nar_file
@@ -238,6 +246,16 @@ ROUTES = (
     _row("nar", r"/nar/([^/]+)", _parse_name, nar_file, puts.put_nar),
     _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls, puts.put_listing),
     _row("nix-cache-info", r"/nix-cache-info()", _parse_nothing, _cache_info, puts.put_cache_info),
+    _row("realisation", r"/realisations/([^/]*)\.doi", parse_realisation, get_extra, put_extra),
+    _row(
+        "build-trace",
+        r"/build-trace-v2/([^/]*/[^/]*)\.doi",
+        parse_build_trace,
+        get_extra,
+        put_extra,
+    ),
+    _row("log", r"/log/([^/]*)", parse_log, get_extra, put_extra),
+    _row("debuginfo", r"/debuginfo/([^/]*)", parse_debug_info, get_extra, put_extra),
     _row("healthz", r"/healthz()", _parse_nothing, _healthz),
     _row("readyz", r"/readyz()", _parse_nothing, _readyz),
     _row("metrics", r"/metrics()", _parse_nothing, _metrics),

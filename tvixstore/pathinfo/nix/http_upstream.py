@@ -76,6 +76,21 @@ class HttpUpstream(Upstream):
                 answer, offset, length, str(target), self._stall_timeout, held.pop_all()
             )
 
+    async def open_file(self, path: str) -> Body | None:
+        target = self._home.join(path)
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._connections)
+            answer = await self._client.get(target)
+            held.callback(answer.response.close)
+            if answer.status != 200:
+                # Absent, as it has no document; or it raises.
+                await self._read_document(answer)
+                return None
+            if is_html(answer.response.content_type, b""):
+                raise CorruptData(f"{answer.where}: it answered with a page (a portal's?)")
+            length = _length(answer)
+            return HttpBody(answer, 0, length, str(target), self._stall_timeout, held.pop_all())
+
     async def check_store_dir(self) -> None:
         await self._store_dir.check()
 
