@@ -17,6 +17,10 @@ class InvalidData(StoreError):
     """The caller's input is wrong: a bad name, a Directory that is not canonical."""
 
 
+class TooLong(InvalidData):
+    """The caller's input is longer than input of its kind may be."""
+
+
 class CorruptData(StoreError):
     """What a store or an upstream holds is wrong, or cannot be trusted: a hash that differs."""
 

@@ -118,6 +118,8 @@ class _Daemon:
                 composition.content,
                 composition.metrics,
                 priority=daemon.priority,
+                inbox=composition.inbox,
+                extras=composition.extras,
                 access_log=daemon.access_log,
                 access=guard.access,
                 status=composition.upstream_statuses,
@@ -146,7 +148,9 @@ class _Daemon:
         guard.watch(http, grpc)
         log.info("starting", version=__version__, compose=self._config.name)
         for address in http.addresses:
-            log.info("listening", http=_url("http", address, daemon))
+            log.info(
+                "listening", http=_url("http", address, daemon), writes=writes, why=_why(daemon)
+            )
         for address in grpc.addresses:
             log.info(
                 "listening", grpc=_url("grpc", address, daemon), writes=writes, why=_why(daemon)

@@ -43,7 +43,8 @@ from tvixstore.nar import NarIdentities
 from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.metered import MeteredPathInfoService
-from tvixstore.pathinfo.nix import Fills
+from tvixstore.pathinfo.nix import Fills, Upstream
+from tvixstore.policy.breaker import Breaker
 from tvixstore.pools import Pools
 from tvixstore.rpc.client import Peer
 from tvixstore.tree import Content
@@ -93,6 +94,9 @@ class Builder:
         self.closing_upstreams = closing_upstreams
         self.closing_services = closing_services
         self.health: dict[str, UpstreamHealth] = {}
+        # What guards and reaches the binary caches, by node, for their other files.
+        self.upstreams: dict[str, Upstream] = {}
+        self.breakers: dict[str, Breaker] = {}
         # Peers that are to be there from the start.
         self.connecting: list[Peer] = []
         self._shared: dict[object, Any] = {}

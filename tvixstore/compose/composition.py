@@ -17,14 +17,19 @@ from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
+from tvixstore.compose.make_extras import make_extras
 from tvixstore.compose.nodes import LocalNode, NixNode
 from tvixstore.compose.stores import Stores
-from tvixstore.http import UpstreamStatus
+from tvixstore.extras import CachedExtras
+from tvixstore.http import Inbox, UpstreamStatus
 from tvixstore.kv import KeyValue, LmdbEngine, MemoryKeyValue, StateDirectory
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
+from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.nix import Fills
+from tvixstore.pathinfo.receiving import Receiver
+from tvixstore.pathinfo.uploads import Uploads
 from tvixstore.policy.tasks import end
 from tvixstore.pools import Pools
 from tvixstore.tree import Content
@@ -40,6 +45,8 @@ class Composition:
         metrics: Metrics,
         state: StateDirectory | None,
         nars: NarIdentities,
+        inbox: Inbox,
+        extras: CachedExtras,
         pools: Pools,
         upstreams: list[UpstreamHealth],
         closing: AsyncExitStack,
@@ -51,6 +58,10 @@ class Composition:
         self.state = state
         # What the NARs of trees in `content` are known by.
         self.nars = nars
+        # Where what is uploaded over HTTP goes.
+        self.inbox = inbox
+        # Realisations, logs and the like, its own and its substituters'.
+        self.extras = extras
         self.pools = pools
         self._upstreams = upstreams
         self._closing = closing
@@ -111,13 +122,30 @@ class Composition:
             path_infos = builder.path_infos(ROOT)
             content = builder.content()
             nars = builder.nars()
+            sizes = SizeRule(config.daemon.directory_sizes)
+            required = config.daemon.require_signature
+            inbox = Inbox(
+                Receiver(content, pools, spool, sizes),
+                Uploads(_table(engine, "uploads")),
+                KeyRing(required) if required else None,
+            )
+            extras = make_extras(builder, _table(engine, "extras"))
             for peer in builder.connecting:
                 await peer.connect()
             upstreams = list(builder.health.values())
             summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
             closing.push_async_callback(end, [summing])
             return cls(
-                path_infos, content, metrics, state, nars, pools, upstreams, closing.pop_all()
+                path_infos,
+                content,
+                metrics,
+                state,
+                nars,
+                inbox,
+                extras,
+                pools,
+                upstreams,
+                closing.pop_all(),
             )
 
     def __repr__(self) -> str:

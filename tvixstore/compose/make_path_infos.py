@@ -86,6 +86,7 @@ def _nix(builder: Builder, name: str, node: NixNode) -> PathInfoService:
     )
     upstream = open_upstream(settings, builder.pools)
     builder.closing_upstreams.push_async_callback(upstream.aclose)
+    builder.upstreams[name] = upstream
     service = NixPathInfoService(
         upstream=upstream,
         content=builder.content(node.blob_service, node.directory_service),
@@ -149,7 +150,8 @@ def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
     health = builder.upstream_below(node.inner)
     on_change = None if health is None else health.breaker_changed
-    return BreakerPathInfoService(inner, Breaker(node.failures, node.open, on_change=on_change))
+    breaker = builder.breakers[name] = Breaker(node.failures, node.open, on_change=on_change)
+    return BreakerPathInfoService(inner, breaker)
 
 
 def _optional(builder: Builder, name: str, node: OptionalNode) -> PathInfoService:

@@ -1,6 +1,6 @@
 """The HTTP front door: a Nix binary cache, and what operators ask a daemon."""
 
-from tvixstore.http.front import HttpFront, Limits, UpstreamStatus
+from tvixstore.http.front import HttpFront, Inbox, Limits, UpstreamStatus
 from tvixstore.http.server import HttpServer, serve
 from tvixstore.listen import Address, parse_address
 
@@ -8,6 +8,7 @@ __all__ = [
     "Address",
     "HttpFront",
     "HttpServer",
+    "Inbox",
     "Limits",
     "UpstreamStatus",
     "parse_address",

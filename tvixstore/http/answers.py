@@ -7,9 +7,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Final
 
 from tvixstore.access import Denied
-from tvixstore.errors import Skipped, StoreError, Unavailable
+from tvixstore.errors import (
+    InvalidData,
+    ReadOnly,
+    Skipped,
+    StorageFull,
+    StoreError,
+    TooLong,
+    Unavailable,
+    Untrusted,
+)
+from tvixstore.extras import Conflict
 from tvixstore.log import redact
 from tvixstore.streams import ByteStream
 
@@ -19,6 +30,15 @@ _RETRY_AFTER = 2
 _MAX_RETRY_AFTER = 60
 # Who takes 401 and 403 for "absent", and remembers that for an hour: Nix before 2.35, and Lix.
 _MISREADING = re.compile(r"\b(?:Nix/(?:[01]\.|2\.(?:\d|[12]\d|3[0-4])(?!\d))|Lix/)")
+# What is not in it is unknown.
+_REFUSALS: Final[dict[type, HTTPStatus]] = {
+    Conflict: HTTPStatus.CONFLICT,
+    TooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    InvalidData: HTTPStatus.BAD_REQUEST,
+    Untrusted: HTTPStatus.FORBIDDEN,
+    ReadOnly: HTTPStatus.FORBIDDEN,
+    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+}
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 
 
@@ -26,7 +46,9 @@ _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 class Answer:
     """A status with a whole `body`, or with a `stream` of `length` bytes that its sender closes.
 
-    `outcome` is for the metrics: present, absent, unknown, skipped, refused, invalid or error.
+    A `length` of `None` is not known: the stream itself has to break where it falls short.
+    `outcome` is for the metrics: present, stored, absent, unknown, skipped, refused, invalid or
+    error.
     """
 
     status: int
@@ -34,7 +56,7 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes = b""
     stream: ByteStream | None = None
-    length: int = 0
+    length: int | None = 0
     reason: str | None = field(default=None, kw_only=True)
 
 
@@ -84,6 +106,21 @@ def crowded(what: str) -> Answer:
 def slow(reason: str) -> Answer:
     """For a client that keeps us waiting for what it said it would send."""
     return text(HTTPStatus.REQUEST_TIMEOUT, "invalid", reason)
+
+
+def not_taken(error: StoreError) -> Answer:
+    """Why what was put is not taken.
+
+    Nix gives up at once on any 4xx but 408 and 429, and tries four times more on any 5xx: so 5xx is
+    what may be over in a moment.
+    """
+    for kind in type(error).__mro__:
+        if (status := _REFUSALS.get(kind)) is not None:
+            reason = str(error) or kind.__name__
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return text(status, "invalid", reason)
+            return text(status, "unknown", reason, Retry_After=str(_RETRY_AFTER))
+    return unknown(error)
 
 
 def unknown(error: StoreError) -> Answer:

@@ -55,7 +55,7 @@ async def prime(stream: ByteStream) -> ByteStream:
 class Sender:
     """Sends one stream as the body of one response; `sent` says how far it came."""
 
-    def __init__(self, response: web.StreamResponse, length: int) -> None:
+    def __init__(self, response: web.StreamResponse, length: int | None) -> None:
         self._response = response
         self._length = length
         self._parts: list[bytes] = []
@@ -63,7 +63,10 @@ class Sender:
         self.sent = 0
 
     async def send(self, stream: ByteStream) -> None:
-        """Raises `CorruptData` if `stream` is shorter or longer than `length`; closes it."""
+        """Raises `CorruptData` if `stream` is shorter or longer than `length`; closes it.
+
+        Where no length is known the body is chunked, and the stream's own end is its end.
+        """
         now = asyncio.get_running_loop().time
         # The first bytes go out as they come: a client may be waiting for nothing else.
         due = now()
@@ -72,13 +75,13 @@ class Sender:
                 self._parts.append(part)
                 self._held += len(part)
                 got = self.sent + self._held
-                if got >= self._length:
+                if self._length is not None and got >= self._length:
                     if got > self._length:
                         raise CorruptData(f"the NAR goes on after its {self._length} bytes")
                 elif self._held >= _PIECE or now() >= due:
                     await self._flush()
                     due = now() + _AGE
-        if self.sent + self._held < self._length:
+        if self._length is not None and self.sent + self._held < self._length:
             raise CorruptData(
                 f"the NAR ended after {self.sent + self._held} of {self._length} bytes"
             )

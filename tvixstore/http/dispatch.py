@@ -11,6 +11,7 @@ from time import perf_counter
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from tvixstore.access import NONE, Denied, Right
 from tvixstore.errors import InvalidData, StoreError
@@ -21,6 +22,7 @@ from tvixstore.http.answers import (
     broken,
     crowded,
     invalid,
+    not_taken,
     refused,
     slow,
     text,
@@ -28,8 +30,9 @@ from tvixstore.http.answers import (
 )
 from tvixstore.http.body import Sender
 from tvixstore.http.front import HttpFront
+from tvixstore.http.incoming import Incoming
 from tvixstore.http.narinfo import NarInfoTexts
-from tvixstore.http.routes import Call, find
+from tvixstore.http.routes import Call, Route, find
 from tvixstore.http.slow import SlowClient
 from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
@@ -97,7 +100,7 @@ class Dispatcher:
         self._settle(_Account("other", "", answer.status, "invalid", answer.reason), seconds)
         return ready.closing(answer, _SERVER)
 
-    def refuse(self, status: int, reason: str) -> web.Response:
+    def refuse(self, status: int, reason: str) -> web.StreamResponse:
         """The response to what is no HTTP request; the connection is of no further use."""
         answer = text(status, "invalid", reason)
         self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
@@ -108,25 +111,24 @@ class Dispatcher:
     async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
         path, query = _split(request.raw_path)
         found = find(path)
-        taken = request.method in ("GET", "HEAD")
+        method = None
         if found is not None:
             account.route, account.key = found[0].name, found[1]
+            method = found[0].methods.get(request.method)
         # Before anything else is said: what is there, and what is not, is for those who may ask.
-        right = found[0].right_for(request.method) if found is not None and taken else "read"
-        if (refusal := self._refusal(request, right)) is not None:
+        if (
+            refusal := self._refusal(request, "read" if method is None else method.right)
+        ) is not None:
             return refusal
-        if not taken:
-            return text(
-                HTTPStatus.METHOD_NOT_ALLOWED,
-                "invalid",
-                "this cache is for reading: GET and HEAD",
-                Allow="GET, HEAD",
-            )
         if found is None:
             return absent("nothing is served under this path")
         route = found[0]
+        if method is None:
+            return _not_allowed(route)
+        if method.right == "write" and self._front.inbox is None:
+            return text(HTTPStatus.FORBIDDEN, "invalid", "this cache has no room for uploads")
         try:
-            wanted = route.parse(account.key, query)
+            wanted = method.parse(account.key, query)
         except InvalidData as error:
             return invalid(str(error))
         rights = self._front.access.rights(request.headers.get("Authorization"))
@@ -135,15 +137,19 @@ class Dispatcher:
             self._texts,
             request.method,
             request.headers,
+            Incoming(request),
             self.draining,
             NONE if isinstance(rights, Denied) else rights,
         )
         try:
-            return await route.answer(call, wanted)
+            return await method.answer(call, wanted)
         except SlowClient as error:
             return slow(str(error))
         except StoreError as error:
-            return unknown(error)
+            return not_taken(error) if method.right == "write" else unknown(error)
+        except ConnectionError:
+            # While its body was read: there is nobody to answer to.
+            return invalid("the client left")
         except Exception as error:
             _log.error("request.failed", exc_info=error, route=route.name, key=account.key)
             return broken()
@@ -172,10 +178,12 @@ class Dispatcher:
             _take(account, answer)
             return ready.SENT
         response = _response_of(answer)
-        if self.draining or (request.can_read_body and "Expect" in request.headers):
+        if self.draining or _waits_to_be_asked(request):
             # Whoever asked before he sent his body, and was told no, sends none of it now.
             response.force_close()
         if answer.stream is not None:
+            if answer.length is None and request.version >= HttpVersion11:
+                response.enable_chunked_encoding()
             await self._send_stream(request, response, answer, answer.stream, account)
             return response
         try:
@@ -191,7 +199,7 @@ class Dispatcher:
     async def _send_stream(
         self,
         request: web.BaseRequest,
-        response: web.Response,
+        response: web.StreamResponse,
         answer: Answer,
         stream: ByteStream,
         account: _Account,
@@ -245,12 +253,23 @@ def _take(account: _Account, answer: Answer) -> None:
     account.status, account.outcome, account.reason = answer.status, answer.outcome, answer.reason
 
 
-def _response_of(answer: Answer) -> web.Response:
-    return web.Response(
-        status=answer.status,
-        body=answer.body,
-        headers={**answer.headers, "Server": _SERVER},
+def _not_allowed(route: Route) -> Answer:
+    allowed = ", ".join(route.methods)
+    return text(
+        HTTPStatus.METHOD_NOT_ALLOWED, "invalid", f"here there is only {allowed}", Allow=allowed
     )
+
+
+def _waits_to_be_asked(request: web.BaseRequest) -> bool:
+    """Whether the client has a body to send, and was not asked for it: it will never come."""
+    return "Expect" in request.headers and not request.content.is_eof()
+
+
+def _response_of(answer: Answer) -> web.StreamResponse:
+    headers = {**answer.headers, "Server": _SERVER}
+    if answer.length is None:
+        return web.StreamResponse(status=answer.status, headers=headers)
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 def _split(target: str) -> tuple[str, str]:

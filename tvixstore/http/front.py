@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tvixstore.access import Access
+from tvixstore.extras import CachedExtras
 from tvixstore.listen import half_of_files
 from tvixstore.metrics import Metrics
+from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService
+from tvixstore.pathinfo.receiving import Receiver
+from tvixstore.pathinfo.uploads import Uploads
+from tvixstore.pools import Pools
 from tvixstore.tree import Content
 
 
@@ -42,6 +47,20 @@ class Limits:
     reader_stall: float = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """Where what is uploaded goes."""
+
+    receiver: Receiver
+    uploads: Uploads
+    # One of these has to have signed a realisation that is put.
+    required: KeyRing | None = None
+
+    @property
+    def pools(self) -> Pools:
+        return self.receiver.pools
+
+
 def _nothing() -> None:
     return None
 
@@ -59,6 +78,10 @@ class HttpFront:
     metrics: Metrics
     # What nix-cache-info says; clients ask caches with lower ones first.
     priority: int = 30
+    # Where what is put goes. Without it nothing is taken.
+    inbox: Inbox | None = None
+    # Realisations, build traces, logs and debug information.
+    extras: CachedExtras | None = None
     # Whether each request is logged.
     access_log: bool = False
     # Who may do what.

@@ -118,6 +118,14 @@ async def nar_by_hash(path_infos: PathInfoService, wanted: NarByHash) -> Nar | N
     return _DescribedNar(path_infos, description)
 
 
+def nar_of_node(
+    path_infos: PathInfoService, content: Content, node: Node, nar_sha256: bytes, size: int
+) -> Nar:
+    """The NAR of a node that is here without any path."""
+    etag = f'"{nixbase32.encode(nar_sha256)}"'
+    return _RenderedNar(path_infos, content, node, None, size, etag)
+
+
 async def nar_by_node(
     path_infos: PathInfoService, content: Content, wanted: NarByNode
 ) -> Nar | None:

@@ -13,9 +13,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tvixstore.access import Right, Rights
 from tvixstore.errors import Incomplete, Skipped, StorageFull, Unsupported
-from tvixstore.http import nars
+from tvixstore.http import nars, puts
 from tvixstore.http.answers import TEXT, Answer, absent, invalid, skipped
-from tvixstore.http.front import HttpFront
+from tvixstore.http.extras import (
+    get_extra,
+    parse_build_trace,
+    parse_debug_info,
+    parse_log,
+    parse_realisation,
+    put_extra,
+)
+from tvixstore.http.front import HttpFront, Inbox
+from tvixstore.http.incoming import Incoming
+from tvixstore.http.nar_files import nar_file
 from tvixstore.http.narinfo import NarInfoTexts
 from tvixstore.http.urls import (
     NarByHash,
@@ -37,29 +47,38 @@ class Call:
     texts: NarInfoTexts
     method: str
     headers: Mapping[str, str]
+    incoming: Incoming
     draining: bool
     # What whoever asks may do.
     rights: Rights
 
+    @property
+    def inbox(self) -> Inbox:
+        """Where what is put goes: only what may be put gets that far."""
+        assert self.front.inbox is not None
+        return self.front.inbox
+
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """URLs whose path fits `pattern`.
+class Method:
+    """What one method of a route does, for whom has the `right`; `None` is for everybody.
 
-    `parse` makes a value of what the pattern's group holds and of the query, or raises
+    `parse` makes a value of what the route's pattern holds in its group and of the query, or raises
     `InvalidData`; `answer` is then given that value.
     """
 
-    name: str
-    pattern: re.Pattern[str]
+    right: Right | None
     parse: Callable[[str, str], Any]
     answer: Callable[[Call, Any], Awaitable[Answer]]
-    # What GET and HEAD take, and what every other method does; `None` is for everybody.
-    right: Right | None = "read"
-    changing: Right = "write"
 
-    def right_for(self, method: str) -> Right | None:
-        return self.right if method in ("GET", "HEAD") else self.changing
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """URLs whose path fits `pattern`, and the methods that they have."""
+
+    name: str
+    pattern: re.Pattern[str]
+    methods: Mapping[str, Method]
 
 
 def find(path: str) -> tuple[Route, str] | None:
@@ -183,24 +202,61 @@ def _parse_nothing(text: str, query: str) -> None:
     return None
 
 
+def _parse_name(text: str, query: str) -> str:
+    return text
+
+
+def _parse_dashed_name(text: str, query: str) -> str:
+    return f"{text}.nar"
+
+
+Parse = Callable[[str, str], Any]
+Handle = Callable[[Call, Any], Awaitable[Answer]]
+
+
 def _row(
     name: str,
     pattern: str,
-    parse: Callable[[str, str], Any],
-    answer: Callable[[Call, Any], Awaitable[Answer]],
+    parse: Parse,
+    answer: Handle,
+    put: Handle | None = None,
+    parse_put: Parse | None = None,
     right: Right | None = "read",
 ) -> Route:
-    return Route(name, re.compile(pattern, re.ASCII), parse, answer, right)
+    """A route to read, and to write if there is something to `put` it with."""
+    read = Method(right, parse, answer)
+    methods = {"GET": read, "HEAD": read}
+    if put is not None:
+        methods["PUT"] = Method("write", parse_put or parse, put)
+    return Route(name, re.compile(pattern, re.ASCII), methods)
 
 
-# What is asked for most comes first. NARs without a dash in their name are other caches' NARs: a
-# client that remembers one from before is told that it is gone, rather than that it asks nonsense.
+# What is asked for most comes first. NARs without a dash in their name are called as whoever
+# uploaded them called them, or they are other caches' NARs.
 ROUTES = (
-    _row("narinfo", r"/([^/]*)\.narinfo", parse_path_hash, _narinfo),
+    _row("narinfo", r"/([^/]*)\.narinfo", parse_path_hash, _narinfo, puts.put_narinfo),
     _row("nar", r"/nar/(?:tvix|snix)-castore/([^/]*)", parse_nar_by_node, _nar_by_node),
-    _row("nar", r"/nar/([^/]*-[^/]*)\.nar", parse_nar_by_hash, _nar_by_hash),
-    _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls),
-    _row("nix-cache-info", r"/nix-cache-info()", _parse_nothing, _cache_info),
+    _row(
+        "nar",
+        r"/nar/([^/]*-[^/]*)\.nar",
+        parse_nar_by_hash,
+        _nar_by_hash,
+        puts.put_nar,
+        _parse_dashed_name,
+    ),
+    _row("nar", r"/nar/([^/]+)", _parse_name, nar_file, puts.put_nar),
+    _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls, puts.put_listing),
+    _row("nix-cache-info", r"/nix-cache-info()", _parse_nothing, _cache_info, puts.put_cache_info),
+    _row("realisation", r"/realisations/([^/]*)\.doi", parse_realisation, get_extra, put_extra),
+    _row(
+        "build-trace",
+        r"/build-trace-v2/([^/]*/[^/]*)\.doi",
+        parse_build_trace,
+        get_extra,
+        put_extra,
+    ),
+    _row("log", r"/log/([^/]*)", parse_log, get_extra, put_extra),
+    _row("debuginfo", r"/debuginfo/([^/]*)", parse_debug_info, get_extra, put_extra),
     _row("healthz", r"/healthz()", _parse_nothing, _healthz, right=None),
     _row("readyz", r"/readyz()", _parse_nothing, _readyz, right=None),
     _row("metrics", r"/metrics()", _parse_nothing, _metrics),

@@ -14,9 +14,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tvixstore.compression import Decoder, decoder
 from tvixstore.errors import CorruptData, InvalidData, Unavailable, Unsupported
 from tvixstore.log import Logger
-from tvixstore.pathinfo.nix.decompress import Decoder, decoder
 from tvixstore.pathinfo.nix.upstream import Body, NarOrigin, Resume
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from tvixstore.compression import decoder
 from tvixstore.errors import ConfigError, CorruptData, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.nix.answers import ABSENT, failure, is_html
-from tvixstore.pathinfo.nix.decompress import decoder
 from tvixstore.pathinfo.nix.http_client import HttpClient
 from tvixstore.pathinfo.nix.http_errors import translate
 from tvixstore.pathinfo.nix.store_dir import CACHE_INFO, StoreDirCheck
@@ -75,6 +75,21 @@ class HttpUpstream(Upstream):
             return HttpBody(
                 answer, offset, length, str(target), self._stall_timeout, held.pop_all()
             )
+
+    async def open_file(self, path: str) -> Body | None:
+        target = self._home.join(path)
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._connections)
+            answer = await self._client.get(target)
+            held.callback(answer.response.close)
+            if answer.status != 200:
+                # Absent, as it has no document; or it raises.
+                await self._read_document(answer)
+                return None
+            if is_html(answer.response.content_type, b""):
+                raise CorruptData(f"{answer.where}: it answered with a page (a portal's?)")
+            length = _length(answer)
+            return HttpBody(answer, 0, length, str(target), self._stall_timeout, held.pop_all())
 
     async def check_store_dir(self) -> None:
         await self._store_dir.check()

@@ -203,7 +203,7 @@ class NixPathInfoService(PathInfoService):
             proof = judge(narinfo, self.keys)
         except Untrusted as error:
             raise Untrusted(f"{self.upstream.name}: {error}") from error
-        return _Known(text, narinfo, _describe(narinfo), proof)
+        return _Known(text, narinfo, describe(narinfo), proof)
 
     def _job(self, known: _Known) -> Job:
         narinfo = known.narinfo
@@ -242,7 +242,8 @@ class NixPathInfoService(PathInfoService):
             )
 
 
-def _describe(narinfo: NarInfo) -> Description:
+def describe(narinfo: NarInfo) -> Description:
+    """What `narinfo` says of its path."""
     return Description(
         store_path=narinfo.store_path,
         nar_sha256=narinfo.nar_sha256,

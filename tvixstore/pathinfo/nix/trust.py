@@ -36,25 +36,36 @@ def judge(narinfo: NarInfo, keys: KeyRing | None) -> Proof | None:
     return _judge_content_address(narinfo, narinfo.ca)
 
 
-def _judge_content_address(narinfo: NarInfo, address: ContentAddress) -> Proof | None:
+def check_content_address(narinfo: NarInfo, address: ContentAddress) -> None:
+    """Raises `InvalidData` unless the path follows from `address`, name and references, and, where
+    the NAR itself is what is addressed, from its hash.
+    """
     path = narinfo.store_path
     refers_to_itself = path in narinfo.references
     others = [reference for reference in narinfo.references if reference != path]
+    follows = address.store_path(path.name, others, self_reference=refers_to_itself)
+    if follows != path:
+        raise InvalidData(f"its CA {address} is of {follows}")
+    if _addresses_nar(address) and not refers_to_itself:
+        if address.hash.digest != narinfo.nar_sha256:
+            raise InvalidData("its CA is not its NAR hash")
+
+
+def _judge_content_address(narinfo: NarInfo, address: ContentAddress) -> Proof | None:
+    path = narinfo.store_path
     try:
-        follows = address.store_path(path.name, others, self_reference=refers_to_itself)
+        check_content_address(narinfo, address)
     except InvalidData as error:
         raise Untrusted(f"{path} has {_unsigned(narinfo)}, and {error}") from error
-    if follows != path:
-        raise Untrusted(f"{path} has {_unsigned(narinfo)}, and its CA {address} is of {follows}")
-    if address.method == "recursive" and address.hash.algorithm == "sha256":
-        if refers_to_itself:
-            return partial(_check_modulo, narinfo, address)
-        if address.hash.digest != narinfo.nar_sha256:
-            raise Untrusted(f"{path} has {_unsigned(narinfo)}, and its CA is not its NAR hash")
-        return None
+    if _addresses_nar(address):
+        return partial(_check_modulo, narinfo, address) if path in narinfo.references else None
     if address.method == "recursive":
         return partial(_check_nar, narinfo, address)
     return partial(_check_file, narinfo, address)
+
+
+def _addresses_nar(address: ContentAddress) -> bool:
+    return address.method == "recursive" and address.hash.algorithm == "sha256"
 
 
 def _unsigned(narinfo: NarInfo) -> str:

@@ -78,6 +78,13 @@ class Upstream(ABC):
         be one.
         """
 
+    async def open_file(self, path: str) -> Body | None:
+        """The file at `path`, relative to the cache, whatever it is; `None` if it is absent.
+
+        Absent is what it would be for a narinfo. Raises as `narinfo` does.
+        """
+        return await self.open_nar(path)
+
     @abstractmethod
     async def check_store_dir(self) -> None:
         """Raises `CorruptData` if the cache says that it is of another store than /nix/store.

@@ -17,8 +17,8 @@ from typing import Protocol
 import brotli
 import lz4.frame
 
+from tvixstore.compression.zstd_frames import ZstdStage
 from tvixstore.errors import CorruptData, Unsupported
-from tvixstore.pathinfo.nix.zstd_frames import ZstdStage
 
 MAX_PIECE = 1 << 20
 # What `xz -9` needs is 65 MiB.

@@ -1,0 +1,96 @@
+"""Extras of a composition: its own, and those of the binary caches below its root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tvixstore.compose.graph import ROOT, Graph
+from tvixstore.compose.nodes import (
+    BreakerNode,
+    CacheNode,
+    FallbackNode,
+    NixNode,
+    OptionalNode,
+    RaceNode,
+    RetryNode,
+)
+from tvixstore.extras import CachedExtras, ExtrasSource, LocalExtras, SubstitutedExtras
+from tvixstore.kv import KeyValue
+from tvixstore.nix import KeyRing
+from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.retry import Retry
+
+if TYPE_CHECKING:
+    from tvixstore.compose.build import Builder
+
+
+@dataclass(frozen=True, slots=True)
+class _Policies:
+    """What stands around a node, as far as it concerns extras."""
+
+    breaker: Breaker | None = None
+    retry: Retry = Retry(1)
+    optional: bool = False
+
+
+def make_extras(builder: Builder, table: KeyValue) -> CachedExtras:
+    """`table` in front of the `nix` nodes below the root, whose services are built already."""
+    daemon = builder.daemon
+    far = SubstitutedExtras(
+        _Sources(builder).below(ROOT, _Policies()), daemon.negative_ttl, daemon.lookup_timeout
+    )
+    extras = CachedExtras(LocalExtras(table, builder.content().blobs), far)
+    builder.closing_services.push_async_callback(extras.aclose)
+    return extras
+
+
+class _Sources:
+    """The graph of path infos, flattened: classes in the order in which they are asked."""
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self._graph: Graph = builder.graph
+        self._seen: set[str] = set()
+
+    def below(self, name: str, policies: _Policies) -> Sequence[Sequence[ExtrasSource]]:
+        node = self._graph.path_infos[name]
+        match node:
+            case NixNode():
+                return self._leaf(name, node, policies)
+            case CacheNode():
+                return [*self.below(node.near, policies), *self.below(node.far, policies)]
+            case FallbackNode():
+                return [each for name in node.members for each in self.below(name, policies)]
+            case RaceNode():
+                classes = [each for name in node.members for each in self.below(name, policies)]
+                members = [member for each in classes for member in each]
+                return [members] if members else []
+            case RetryNode():
+                retry = Retry(node.attempts, node.min_delay, node.max_delay)
+                policies = replace(policies, retry=retry)
+            case BreakerNode():
+                policies = replace(policies, breaker=self._builder.breakers[name])
+            case OptionalNode():
+                policies = replace(policies, optional=True)
+        inner = getattr(node, "inner", None)
+        return self.below(inner, policies) if isinstance(inner, str) else []
+
+    def _leaf(
+        self, name: str, node: NixNode, policies: _Policies
+    ) -> Sequence[Sequence[ExtrasSource]]:
+        # Two ways may lead to one cache; it is asked by the first.
+        if name in self._seen:
+            return []
+        self._seen.add(name)
+        source = ExtrasSource(
+            name,
+            self._builder.upstreams[name],
+            None if node.public_keys is None else KeyRing(node.public_keys),
+            self._builder.pools,
+            policies.breaker,
+            policies.retry,
+            policies.optional,
+        )
+        return [[source]]

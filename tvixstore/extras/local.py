@@ -1,0 +1,134 @@
+"""Extras in a table: each as a blob, under its name.
+
+A row holds when it was written, and the blob's digest and size, behind a version and a checksum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from blake3 import blake3
+
+from tvixstore.blob import BlobService
+from tvixstore.castore import Digest, FileNode
+from tvixstore.errors import InvalidData
+from tvixstore.extras.documents import merge_documents
+from tvixstore.extras.names import ExtraName
+from tvixstore.extras.service import ExtrasService, Found
+from tvixstore.kv import KeyValue
+from tvixstore.log import Logger
+from tvixstore.pathinfo.uploads import Roots
+
+_log = Logger(__name__)
+
+_VERSION: Final = b"\x01"
+_CHECKSUM_BYTES: Final = 8
+# No kind of extra is called that.
+_LINK: Final = b"link/"
+# Unix milliseconds, digest, size.
+_ROW: Final = struct.Struct(">Q32sQ")
+
+
+@dataclass(eq=False)
+class LocalExtras(ExtrasService):
+    """Rows in `table`, their content in `blobs`; `roots` counts what they refer to."""
+
+    table: KeyValue
+    blobs: BlobService = field(repr=False)
+    roots: Roots | None = field(default=None, repr=False)
+    now: Callable[[], float] = field(default=time.time, repr=False)
+    # Rows that were not ours to read, or whose blob is gone.
+    lost: int = field(default=0, init=False, repr=False)
+    _changing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+
+    async def find(self, name: ExtraName) -> Found | None:
+        row = await self.table.get(name.key)
+        if row is None:
+            return None
+        node = await self._here(row)
+        if node is None:
+            await self._forget(name, row)
+            return None
+        return Found(node.size, partial(self.blobs.open_read, node.digest, 0, None, node.size))
+
+    async def put_document(self, name: ExtraName, data: bytes) -> None:
+        # Two at once would each keep its own signatures alone.
+        async with self._changing:
+            merged = merge_documents(name, await self._read(name), data)
+            await self._point(name, FileNode(await self.blobs.put(merged), len(merged)))
+
+    async def put_log(self, name: ExtraName, text: AsyncIterable[bytes]) -> None:
+        size = 0
+        async with await self.blobs.open_write() as writer:
+            async for piece in text:
+                size += len(piece)
+                await writer.write(piece)
+            digest = await writer.close()
+        async with self._changing:
+            await self._point(name, FileNode(digest, size))
+
+    async def add_link(self, file: str) -> None:
+        """Remembers that a document which was fetched refers to the NAR in that file."""
+        await self.table.put_if_absent(_LINK + file.encode(), _VERSION)
+
+    async def has_link(self, file: str) -> bool:
+        return await self.table.get(_LINK + file.encode()) is not None
+
+    async def _read(self, name: ExtraName) -> bytes | None:
+        row = await self.table.get(name.key)
+        node = None if row is None else await self._here(row)
+        return None if node is None else await self.blobs.read(node.digest, node.size)
+
+    async def _here(self, row: bytes) -> FileNode | None:
+        """What `row` refers to, if that makes sense and is here."""
+        try:
+            node = _decode(row)
+        except InvalidData:
+            return None
+        return node if await self.blobs.has(node.digest) else None
+
+    async def _point(self, name: ExtraName, node: FileNode) -> None:
+        """Has `name` mean that blob, durably; those that are counted never lack one."""
+        old = await self.table.get(name.key)
+        if self.roots is not None:
+            await self.roots.put_root(node)
+        await self.table.apply([(name.key, _encode(node, int(self.now() * 1000)))])
+        await self._dropped(old)
+
+    async def _forget(self, name: ExtraName, row: bytes) -> None:
+        self.lost += 1
+        _log.warning("extra.lost", key=name.path)
+        async with self._changing:
+            if await self.table.get(name.key) == row:
+                await self.table.apply([(name.key, None)])
+                await self._dropped(row)
+
+    async def _dropped(self, row: bytes | None) -> None:
+        if row is None or self.roots is None:
+            return
+        try:
+            node = _decode(row)
+        except InvalidData:
+            # Whom it counted for cannot be told any more; that was said when it was found.
+            return
+        await self.roots.drop_root(node)
+
+
+def _encode(node: FileNode, at: int) -> bytes:
+    body = _ROW.pack(at, node.digest.raw, node.size)
+    return _VERSION + blake3(body).digest(_CHECKSUM_BYTES) + body
+
+
+def _decode(row: bytes) -> FileNode:
+    """Raises `InvalidData` on anything that `_encode` did not write."""
+    body = row[len(_VERSION) + _CHECKSUM_BYTES :]
+    if row != _VERSION + blake3(body).digest(_CHECKSUM_BYTES) + body or len(body) != _ROW.size:
+        raise InvalidData("row is of another version, or does not have the checksum that it says")
+    _, digest, size = _ROW.unpack(body)
+    return FileNode(Digest(digest), size)
