@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_name_that_no_key_can_have_is_wrong_usage(name: str) -> None:
     done = CliRunner().invoke(app, ["key", "generate", name])
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "without colons and spaces" in done.stderr
+    assert "without" in done.stderr and "colons" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,8 @@ class _Daemon:
                 composition.content,
                 composition.metrics,
                 priority=daemon.priority,
+                nar_compression=daemon.nar_compression,
+                pools=composition.pools,
                 access_log=daemon.access_log,
                 status=composition.upstream_statuses,
                 ready=composition.trouble,

@@ -32,6 +32,7 @@ def generate(
     name: Annotated[
         str,
         typer.Argument(
+            metavar="NAME",
             callback=_name,
             help="What clients will know the key by, such as cache.example.org-1.",
             show_default=False,

@@ -23,6 +23,8 @@ _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 class Answer:
     """A status with a whole `body`, or with a `stream` of `length` bytes that its sender closes.
 
+    A `length` of `None` is not known before the end; of a HEAD, it is not told.
+
     `outcome` is for the metrics: present, absent, unknown, skipped, invalid or error.
     """
 
@@ -31,7 +33,7 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes = b""
     stream: ByteStream | None = None
-    length: int = 0
+    length: int | None = 0
     reason: str | None = field(default=None, kw_only=True)
 
 

@@ -50,7 +50,7 @@ class Dispatcher:
         self.running: set[asyncio.Task[None]] = set()
         self.draining = False
         self._front = front
-        self._texts = NarInfoTexts()
+        self._texts = NarInfoTexts(front.nar_compression)
         self._meter = FrontMeter(front.metrics, "http")
         self._numbers = count(1)
 
@@ -69,7 +69,7 @@ class Dispatcher:
             self.running.discard(task)
             self._settle(account, perf_counter() - began)
 
-    def refuse(self, status: int, reason: str) -> web.Response:
+    def refuse(self, status: int, reason: str) -> web.StreamResponse:
         """The response to what is no HTTP request; the connection is of no further use."""
         answer = text(status, "invalid", reason)
         self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
@@ -134,7 +134,7 @@ class Dispatcher:
     async def _send_stream(
         self,
         request: web.BaseRequest,
-        response: web.Response,
+        response: web.StreamResponse,
         answer: Answer,
         stream: ByteStream,
         account: _Account,
@@ -188,12 +188,12 @@ def _take(account: _Account, answer: Answer) -> None:
     account.status, account.outcome, account.reason = answer.status, answer.outcome, answer.reason
 
 
-def _response_of(answer: Answer) -> web.Response:
-    return web.Response(
-        status=answer.status,
-        body=answer.body,
-        headers={**answer.headers, "Server": _SERVER},
-    )
+def _response_of(answer: Answer) -> web.StreamResponse:
+    headers = {**answer.headers, "Server": _SERVER}
+    if answer.length is None:
+        # In chunks, or by HTTP/1.0 up to the end of the connection; no Content-Length to HEAD.
+        return web.StreamResponse(status=answer.status, headers=headers)
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tvixstore.metrics import Metrics
 from tvixstore.pathinfo import PathInfoService
+from tvixstore.pools import Pools
 from tvixstore.tree import Content
 
 
@@ -37,6 +39,10 @@ class HttpFront:
     metrics: Metrics
     # What nix-cache-info says; clients ask caches with lower ones first.
     priority: int = 30
+    # How narinfos say that NARs are compressed.
+    nar_compression: Literal["none", "zstd"] = "none"
+    # Where NARs are encoded; without any, in the loop.
+    pools: Pools | None = None
     # Whether each request is logged.
     access_log: bool = False
     status: Callable[[], Sequence[UpstreamStatus]] = _no_upstreams

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -115,7 +116,7 @@ async def _nar_by_hash(call: Call, wanted: NarByHash) -> Answer:
             f"nobody has {nixbase32.encode(wanted.path_hash)} with the NAR hash "
             f"{nixbase32.encode(wanted.nar_sha256)}"
         )
-    return await nars.answer(nar, call.method, call.headers)
+    return await _nar(call, nar, zstd=wanted.zstd)
 
 
 async def _nar_by_node(call: Call, wanted: NarByNode) -> Answer:
@@ -124,7 +125,12 @@ async def _nar_by_node(call: Call, wanted: NarByNode) -> Answer:
         return absent("the content of this node is not here, nor to be had by its path")
     if nar.size != wanted.nar_size:
         return invalid(f"narsize is {wanted.nar_size}, but the NAR of that node has {nar.size}")
-    return await nars.answer(nar, call.method, call.headers)
+    return await _nar(call, nar, zstd=wanted.zstd)
+
+
+async def _nar(call: Call, nar: nars.Nar, *, zstd: bool) -> Answer:
+    answer = nars.compressed if zstd else nars.answer
+    return await answer(nar, call.method, call.headers, call.front.pools)
 
 
 async def _healthz(call: Call, wanted: None) -> Answer:
@@ -186,8 +192,17 @@ def _row(
 # client that remembers one from before is told that it is gone, rather than that it asks nonsense.
 ROUTES = (
     _row("narinfo", r"/([^/]*)\.narinfo", parse_path_hash, _narinfo),
-    _row("nar", r"/nar/(?:tvix|snix)-castore/([^/]*)", parse_nar_by_node, _nar_by_node),
+    _row("nar", r"/nar/(?:tvix|snix)-castore/([^/.]*)", parse_nar_by_node, _nar_by_node),
     _row("nar", r"/nar/([^/]*-[^/]*)\.nar", parse_nar_by_hash, _nar_by_hash),
+    _row(
+        "nar",
+        r"/nar/(?:tvix|snix)-castore/([^/.]*)\.zst",
+        partial(parse_nar_by_node, zstd=True),
+        _nar_by_node,
+    ),
+    _row(
+        "nar", r"/nar/([^/]*-[^/]*)\.nar\.zst", partial(parse_nar_by_hash, zstd=True), _nar_by_hash
+    ),
     _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls),
     _row("nix-cache-info", r"/nix-cache-info()", _parse_nothing, _cache_info),
     _row("healthz", r"/healthz()", _parse_nothing, _healthz),
