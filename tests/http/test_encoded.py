@@ -407,16 +407,9 @@ async def test_what_is_malformed_is_told_of_both_forms(pools: Pools, target: str
 async def test_a_client_that_decodes_by_itself_sees_the_nar(pools: Pools) -> None:
     async with filled(pools) as (path, front), serving(front) as server:
         async with aiohttp.ClientSession(f"http://{server.addresses[0]}") as session:
-            for coding in ("gzip", "zstd", "gzip, zstd;q=0.5"):
-                if "gzip" not in coding and not _decodes_zstd():
-                    continue
+            # What aiohttp asks for by itself, less zstd, which not every version of it decodes.
+            for coding in ("gzip", "gzip, deflate, br", "gzip, zstd;q=0.5"):
                 asked = {"Accept-Encoding": coding}
                 async with session.get(path.by_hash, headers=asked) as response:
                     assert response.headers["Content-Encoding"] == coding.partition(",")[0]
                     assert await response.read() == path.nar
-
-
-def _decodes_zstd() -> bool:
-    from aiohttp.http_parser import HAS_ZSTD
-
-    return HAS_ZSTD
