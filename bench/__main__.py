@@ -15,7 +15,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bench import grpc_calls, memory, nar_large, nar_small, narinfo, nix_copy, small_paths
+from bench import (
+    grpc_calls,
+    memory,
+    nar_large,
+    nar_small,
+    nar_zstd,
+    narinfo,
+    nix_copy,
+    small_paths,
+)
 
 if TYPE_CHECKING:
     from bench.harness import Row
@@ -24,6 +33,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "narinfo": narinfo.measure,
     "nar-large": nar_large.measure,
     "nar-small": nar_small.measure,
+    "nar-zstd": nar_zstd.measure,
     "nix-copy": nix_copy.measure,
     "small-paths": small_paths.measure,
     "grpc": grpc_calls.measure,

@@ -26,6 +26,7 @@ LOCAL = "\n".join(MEMORY.values()).replace('"memory"', '"local"\npath = "./state
 
 async def test_every_type_is_built_on_every_service_that_it_is_for(tmp_path: Path) -> None:
     text = ALL_TYPES.replace("/srv/bucket", str(tmp_path / "bucket"))
+    (tmp_path / "ours.sec").write_text(TRUSTED.text)
     async with building(text, tmp_path) as builder:
         makers: dict[Kind, Callable[[str], object]] = {
             "blobs": builder.blobs,

@@ -217,7 +217,7 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
-    # Whether the body came to the end that Content-Length promised.
+    # Whether the body came to its end: Content-Length's, or the last chunk.
     whole: bool = True
 
     @property
@@ -248,11 +248,26 @@ class Client:
         status, headers = await self.read_head()
         if method == "HEAD" or status == 304:
             return Reply(status, headers, b"")
+        if headers.get("transfer-encoding") == "chunked":
+            return await self._receive_chunks(status, headers)
         length = int(headers["content-length"])
         try:
             return Reply(status, headers, await self.reader.readexactly(length))
         except asyncio.IncompleteReadError as error:
             return Reply(status, headers, error.partial, whole=False)
+
+    async def _receive_chunks(self, status: int, headers: dict[str, str]) -> Reply:
+        body = bytearray()
+        try:
+            while length := int(await self.reader.readuntil(b"\r\n"), 16):
+                body += await self.reader.readexactly(length)
+                assert await self.reader.readexactly(2) == b"\r\n"
+            assert await self.reader.readexactly(2) == b"\r\n"
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            if isinstance(error, asyncio.IncompleteReadError):
+                body += error.partial
+            return Reply(status, headers, bytes(body), whole=False)
+        return Reply(status, headers, bytes(body))
 
     async def request(self, method: str, target: str, **headers: str) -> Reply:
         self.send(method, target, **headers)

@@ -18,11 +18,13 @@ from tests.pathinfo.samples import (
     Tree,
     add,
     memory_content,
+    secret_key,
     signature,
     signed,
     store_path,
 )
 from tests.pathinfo.scripted import Scripted
+from tests.pathinfo.stripped import StrippedPathInfoService
 from tests.rpc.client.rows import REACHES, Reach
 from tests.rpc.client.rows import path_infos as grpc_path_infos
 from tvixstore.castore import Digest, FileNode
@@ -40,6 +42,7 @@ from tvixstore.pathinfo import (
 )
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.pathinfo.countersigning import CountersigningPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.lru import LruPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
@@ -47,7 +50,9 @@ from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
+from tvixstore.pathinfo.required import SignatureRequiredPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
+from tvixstore.pathinfo.signing import Signer, SigningPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.pathinfo.verify import VerifyPathInfoService
 from tvixstore.policy.breaker import Breaker
@@ -133,6 +138,20 @@ async def local_over_lmdb(path: Path) -> AsyncIterator[Subject]:
         await engine.aclose()
 
 
+OURS = secret_key("ours-1")
+
+
+def signing(make: Callable[[PathInfoService], PathInfoService]) -> Factory:
+    """The row of a wrapper that adds a signature of `OURS` to what the contract says."""
+    return over(lambda inner: StrippedPathInfoService(make(inner), OURS.name))
+
+
+def _required(inner: PathInfoService) -> PathInfoService:
+    required = SignatureRequiredPathInfoService(inner, KeyRing([OURS.public_key]))
+    # In front of it, so that whatever the contract puts has the signature that is required.
+    return SigningPathInfoService(required, Signer(OURS))
+
+
 SERVICES: dict[str, Factory] = {
     "memory": plain(lambda content: MemoryPathInfoService(content, KEYS)),
     "local over memory": plain(
@@ -157,6 +176,11 @@ SERVICES: dict[str, Factory] = {
     "metered": over(
         lambda inner: MeteredPathInfoService(inner, Metrics().node("pathinfos", "inner"))
     ),
+    "keyfile-signing": signing(lambda inner: SigningPathInfoService(inner, Signer(OURS))),
+    "countersigning": signing(
+        lambda inner: CountersigningPathInfoService(inner, Signer(OURS), KEYS)
+    ),
+    "signature-required": signing(_required),
     **{name: grpc(reach) for name, reach in REACHES.items()},
 }
 

@@ -103,6 +103,21 @@ class NixClient:
         """`nix-store --verify --check-contents`: every path in the store hashes to its NAR hash."""
         await self._run("nix-store", "--verify", "--check-contents")
 
+    async def verify_signatures(self, *store_paths: str) -> None:
+        """`nix store verify`: a key that it trusts has signed each path and what it refers to."""
+        needed = ("--recursive", "--sigs-needed", "1", *store_paths)
+        await self._run("nix", "store", "verify", *needed)
+
+    async def signatures(self, store_path: str) -> list[str]:
+        """The signatures that it holds, in no particular order, as `name:base64`."""
+        finished = await self._run("nix", "path-info", "--sigs", store_path)
+        return [word for word in finished.output.split() if ":" in word]
+
+    async def is_valid(self, store_path: str) -> bool:
+        """Whether the path counts as installed: what broke off may have left files behind."""
+        checked = await self._run("nix-store", "--check-validity", store_path, check=False)
+        return checked.code == 0
+
     def forget_narinfos(self) -> None:
         """Drops what the client remembers of substituters, absent paths among it."""
         shutil.rmtree(self.folder / "home/.cache", ignore_errors=True)
@@ -110,8 +125,9 @@ class NixClient:
     async def _run(self, *command: str, check: bool = True) -> Finished:
         program, *rest = command
         if program == "nix":
-            # The subcommand comes first.
-            rest = [rest[0], "--store", str(self.store), *rest[1:]]
+            # The subcommand comes first, which may be two words.
+            words = 2 if rest[0] == "store" else 1
+            rest = [*rest[:words], "--store", str(self.store), *rest[words:]]
         else:
             rest = ["--store", str(self.store), *rest]
         finished = await run(program, *rest, *self._options, env=self._environment)

@@ -14,6 +14,7 @@ import typer
 
 from tvixstore import __version__
 from tvixstore.cli.find import find, load
+from tvixstore.cli.keys import keys
 from tvixstore.errors import StoreError
 
 PROGRAM = "tvix-store"
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 compose = typer.Typer(help="Look at compose files without running them.", no_args_is_help=True)
 app.add_typer(compose, name="compose")
+app.add_typer(keys, name="key")
 
 ComposeOption = Annotated[
     Path | None,

@@ -118,6 +118,8 @@ class _Daemon:
                 composition.content,
                 composition.metrics,
                 priority=daemon.priority,
+                nar_compression=daemon.nar_compression,
+                pools=composition.pools,
                 inbox=composition.inbox,
                 extras=composition.extras,
                 access_log=daemon.access_log,

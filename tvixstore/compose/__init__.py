@@ -6,6 +6,7 @@ re-exported here, so that checking and showing a file stay quick: they import no
 
 from tvixstore.compose.config import Config
 from tvixstore.compose.graph import Graph
+from tvixstore.compose.key_files import load_key_file, parse_secret_key
 from tvixstore.compose.lint import lint
 from tvixstore.compose.load import load_document, load_file, load_text
 from tvixstore.compose.lower import lower
@@ -26,7 +27,9 @@ __all__ = [
     "lint",
     "load_document",
     "load_file",
+    "load_key_file",
     "load_text",
     "lower",
+    "parse_secret_key",
     "show",
 ]

@@ -22,7 +22,9 @@ from tvixstore.compose.make_path_infos import PATH_INFO_MAKERS
 from tvixstore.compose.names import Names
 from tvixstore.compose.nodes import (
     BreakerNode,
+    CountersigningNode,
     GrpcPathInfoNode,
+    KeyfileSigningNode,
     Kind,
     LocalPathInfoNode,
     MemoryPathInfoNode,
@@ -31,6 +33,7 @@ from tvixstore.compose.nodes import (
     Node,
     OptionalNode,
     RetryNode,
+    SignatureRequiredNode,
     TimeoutNode,
     VerifyPathInfoNode,
 )
@@ -59,6 +62,9 @@ _POLICIES = (
     OptionalNode,
     NegativeNode,
     VerifyPathInfoNode,
+    KeyfileSigningNode,
+    CountersigningNode,
+    SignatureRequiredNode,
 )
 _LEAVES = (LocalPathInfoNode, MemoryPathInfoNode, NixNode, GrpcPathInfoNode)
 
@@ -81,6 +87,8 @@ class Builder:
         closing_upstreams: AsyncExitStack,
         closing_services: AsyncExitStack,
     ) -> None:
+        # What messages call the compose file.
+        self.file = config.name
         self.daemon = config.daemon
         self.graph = graph
         self.pools = pools
@@ -132,14 +140,14 @@ class Builder:
         return service
 
     def trusted_keys(self) -> KeyRing:
-        """The keys that any upstream's signatures are checked with."""
+        """The keys that the signatures of any upstream, or of what is put, are checked with."""
         keys = [
             key
             for node in self.graph.path_infos.values()
             if isinstance(node, NixNode | VerifyPathInfoNode)
             for key in node.public_keys or ()
         ]
-        return KeyRing([*self.daemon.public_keys, *keys])
+        return KeyRing([*self.daemon.public_keys, *self.daemon.require_signature, *keys])
 
     def upstream_below(self, name: str) -> UpstreamHealth | None:
         """The upstream that the wrappers from `name` on down are around, if it is one."""
@@ -158,7 +166,10 @@ class Builder:
     def _path_infos(self, name: str, node: Node) -> PathInfoService:
         service = self._make("path_infos", PATH_INFO_MAKERS, name, node)
         status = self.health[name].observe if name in self.health else None
-        if name == ROOT or isinstance(node, _LEAVES):
+        if name == self.graph.served:
+            # Everything together is `root` to whoever reads metrics, whatever is on top.
+            return MeteredPathInfoService(service, self.metrics.node("pathinfo", ROOT), status)
+        if isinstance(node, _LEAVES):
             return MeteredPathInfoService(service, self.metrics.node("pathinfo", name), status)
         return service
 

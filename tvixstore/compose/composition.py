@@ -14,7 +14,7 @@ from tvixstore import __version__
 from tvixstore.castore import SizeRule
 from tvixstore.compose.build import Builder
 from tvixstore.compose.config import Config
-from tvixstore.compose.graph import ROOT, Graph
+from tvixstore.compose.graph import Graph
 from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
 from tvixstore.compose.make_extras import make_extras
@@ -119,7 +119,7 @@ class Composition:
                 closing_upstreams=closing_upstreams,
                 closing_services=closing_services,
             )
-            path_infos = builder.path_infos(ROOT)
+            path_infos = builder.path_infos(graph.served)
             content = builder.content()
             nars = builder.nars()
             sizes = SizeRule(config.daemon.directory_sizes)

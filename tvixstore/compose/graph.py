@@ -12,11 +12,17 @@ ROOT = "root"
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes by name. Each kind has one called `root`, which is what the front doors see."""
+    """Nodes by name. Each kind has one called `root`, and is seen from its `top`."""
 
     blobs: Mapping[str, Node]
     directories: Mapping[str, Node]
     path_infos: Mapping[str, Node]
+    # The path infos that the front doors see: the root, or what `[daemon]` puts on top of it.
+    served: str = ROOT
+
+    def top(self, kind: Kind) -> str:
+        """The name of the node of that kind that everything else hangs on."""
+        return self.served if kind == "path_infos" else ROOT
 
     def of(self, kind: Kind) -> Mapping[str, Node]:
         """The nodes of that kind."""
@@ -35,7 +41,7 @@ class Graph:
     def reachable(self) -> set[tuple[Kind, str]]:
         """The nodes that anything asked of a root may come to."""
         reached: set[tuple[Kind, str]] = set()
-        ahead: list[tuple[Kind, str]] = [(kind, ROOT) for kind in KINDS]
+        ahead: list[tuple[Kind, str]] = [(kind, self.top(kind)) for kind in KINDS]
         while ahead:
             kind, name = place = ahead.pop()
             node = self.of(kind).get(name)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from tvixstore.compose.config import Config
 from tvixstore.compose.lint_graph import lint_graph
+from tvixstore.compose.lint_signing import lint_signing
 from tvixstore.compose.mistakes import Mistake
 from tvixstore.compose.model import Daemon, Substituter
 from tvixstore.compose.values import format_duration, is_loopback
@@ -15,7 +16,7 @@ from tvixstore.compose.values import format_duration, is_loopback
 def lint(config: Config) -> list[Mistake]:
     """What to warn of. Nothing of it keeps a daemon from starting."""
     below = _lint_substituters(config) if config.graph is None else lint_graph(config.graph)
-    return [*_lint_daemon(config.daemon), *below]
+    return [*_lint_daemon(config.daemon), *lint_signing(config), *below]
 
 
 def _lint_daemon(daemon: Daemon) -> Iterator[Mistake]:

@@ -69,7 +69,7 @@ class _Loader:
     labels: dict[tuple[Kind, str], str] = field(default_factory=dict)
 
     def graph(self) -> Graph:
-        return Graph(**self.nodes)
+        return Graph(self.nodes["blobs"], self.nodes["directories"], self.nodes["path_infos"])
 
     def label(self, kind: Kind, name: str) -> str:
         return self.labels.get((kind, name)) or label_of(kind, name)

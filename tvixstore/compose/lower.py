@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +13,7 @@ from tvixstore.compose.model import Daemon, Substituter
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
+    CountersigningNode,
     FallbackNode,
     GrpcNode,
     GrpcPathInfoNode,
@@ -23,9 +25,11 @@ from tvixstore.compose.nodes import (
     OptionalNode,
     RaceNode,
     RetryNode,
+    SignatureRequiredNode,
     TimeoutNode,
     VerifyPathInfoNode,
 )
+from tvixstore.compose.short import free_name
 from tvixstore.compose.values import is_grpc_url
 from tvixstore.nix import PublicKey
 
@@ -42,9 +46,31 @@ def lower(config: Config) -> Graph:
     of priority fall back in order, what is absent is remembered, and the local store caches.
     Other daemons stand where binary caches do, verified; and their blobs and Directories behind the
     local ones, from where what is read of them is kept.
+
+    In either form, what `[daemon]` says of signatures stands on top of the path infos.
     """
-    if config.graph is not None:
-        return config.graph
+    return _with_signatures(_lowered(config) if config.graph is None else config.graph, config)
+
+
+def _with_signatures(graph: Graph, config: Config) -> Graph:
+    """`graph` with what signs on top, and above that what looks at puts before they are signed."""
+    daemon = config.daemon
+    if daemon.sign_with is not None:
+        signing = CountersigningNode(inner=graph.served, keyfile=daemon.sign_with)
+        graph = _under(graph, f"{ROOT}/signed", signing)
+    if daemon.require_signature:
+        required = SignatureRequiredNode(inner=graph.served, public_keys=daemon.require_signature)
+        graph = _under(graph, f"{ROOT}/required", required)
+    return graph
+
+
+def _under(graph: Graph, name: str, node: Node) -> Graph:
+    name = free_name(name, set(graph.path_infos))
+    return replace(graph, path_infos={**graph.path_infos, name: node}, served=name)
+
+
+def _lowered(config: Config) -> Graph:
+    """The graph of the short form."""
     store = dict(config.store) | {"path": config.daemon.state}
     enabled = sorted(
         (substituter for substituter in config.substituters if substituter.enabled),

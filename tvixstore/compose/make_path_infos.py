@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tvixstore.compose.health import UpstreamHealth
+from tvixstore.compose.key_files import load_key_file
+from tvixstore.compose.long import label_of
 from tvixstore.compose.make_grpc import grpc_path_infos
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
+    CountersigningNode,
     FallbackNode,
     GrpcPathInfoNode,
+    KeyfileSigningNode,
     LocalPathInfoNode,
     LruNode,
     MemoryPathInfoNode,
@@ -24,6 +28,7 @@ from tvixstore.compose.nodes import (
     RaceNode,
     ReadOnlyNode,
     RetryNode,
+    SignatureRequiredNode,
     TimeoutNode,
     VerifyPathInfoNode,
 )
@@ -31,6 +36,7 @@ from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import LocalPathInfoService, MemoryPathInfoService, PathInfoService
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.pathinfo.countersigning import CountersigningPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.lru import LruPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
@@ -39,7 +45,9 @@ from tvixstore.pathinfo.nix.transports import open_upstream
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
+from tvixstore.pathinfo.required import SignatureRequiredPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
+from tvixstore.pathinfo.signing import Signer, SigningPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.pathinfo.verify import VerifyPathInfoService
 from tvixstore.policy.breaker import Breaker
@@ -180,6 +188,24 @@ def _lru(builder: Builder, name: str, node: LruNode) -> PathInfoService:
     return LruPathInfoService(node.capacity)
 
 
+def _keyfile_signing(builder: Builder, name: str, node: KeyfileSigningNode) -> PathInfoService:
+    key = load_key_file(node.keyfile, f"{builder.file}: {label_of('path_infos', name)}: keyfile: ")
+    return SigningPathInfoService(builder.path_infos(node.inner), Signer(key))
+
+
+def _countersigning(builder: Builder, name: str, node: CountersigningNode) -> PathInfoService:
+    key = load_key_file(node.keyfile, f"{builder.file}: [daemon]: sign_with: ")
+    inner = builder.path_infos(node.inner)
+    return CountersigningPathInfoService(inner, Signer(key), builder.trusted_keys())
+
+
+def _signature_required(
+    builder: Builder, name: str, node: SignatureRequiredNode
+) -> PathInfoService:
+    inner = builder.path_infos(node.inner)
+    return SignatureRequiredPathInfoService(inner, KeyRing(node.public_keys))
+
+
 # One row a node type; the node that a maker gets is of that type.
 PATH_INFO_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], PathInfoService]] = {
     MemoryPathInfoNode: _memory,
@@ -197,4 +223,7 @@ PATH_INFO_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], PathInfoServ
     BreakerNode: _breaker,
     OptionalNode: _optional,
     NegativeNode: _negative,
+    KeyfileSigningNode: _keyfile_signing,
+    CountersigningNode: _countersigning,
+    SignatureRequiredNode: _signature_required,
 }

@@ -271,6 +271,37 @@ class OptionalNode(Node):
     name: NodeName
 
 
+class KeyfileSigningNode(Node):
+    """Signs what is put into `inner`."""
+
+    references: ClassVar[tuple[str, ...]] = ("inner",)
+
+    type: Literal["keyfile-signing"] = "keyfile-signing"
+    inner: Reference
+    # A secret key, as `name:base64`.
+    keyfile: ConfigPath
+
+
+class CountersigningNode(Node):
+    """Signs what goes out of `inner`, and what is put: `sign_with` in `[daemon]`."""
+
+    references: ClassVar[tuple[str, ...]] = ("inner",)
+
+    type: Literal["countersigning"] = "countersigning"
+    inner: Reference
+    keyfile: ConfigPath
+
+
+class SignatureRequiredNode(Node):
+    """Takes only puts that one of the keys signed: `require_signature` in `[daemon]`."""
+
+    references: ClassVar[tuple[str, ...]] = ("inner",)
+
+    type: Literal["signature-required"] = "signature-required"
+    inner: Reference
+    public_keys: Keys
+
+
 class NegativeNode(Node):
     """Remembers for a while what was absent."""
 
@@ -292,8 +323,8 @@ _ANYWHERE: dict[str, type[Node]] = {
     "verify": VerifyNode,
     "readonly": ReadOnlyNode,
 }
-# One row a `type =` that a table may have, a kind of service each. `optional` is not among them:
-# only lowering makes it.
+# One row a `type =` that a table may have, a kind of service each. `optional`,
+# `countersigning` and `signature-required` are not among them: only lowering makes those.
 NODE_TYPES: dict[Kind, dict[str, type[Node]]] = {
     "blobs": {**_ANYWHERE, "combined": CacheNode, "objectstore": ObjectStoreNode},
     "directories": _ANYWHERE,
@@ -309,6 +340,7 @@ NODE_TYPES: dict[Kind, dict[str, type[Node]]] = {
         "retry": RetryNode,
         "breaker": BreakerNode,
         "negative": NegativeNode,
+        "keyfile-signing": KeyfileSigningNode,
     },
 }
 
@@ -328,7 +360,6 @@ REFUSED_TYPES: dict[Kind, dict[str, str]] = {
     "path_infos": {
         "redb": _LOCAL_INSTEAD,
         "bigtable": _LOCAL_INSTEAD,
-        "keyfile-signing": LATER,
         **dict.fromkeys(_POLICIES[4:], LATER),
     },
 }

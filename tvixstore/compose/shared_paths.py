@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tvixstore.compose.graph import Graph
+from tvixstore.compose.graph import KINDS, Graph
 from tvixstore.compose.model import Store
 from tvixstore.compose.nodes import Kind, LocalNode, LocalPathInfoNode, Node
 from tvixstore.compose.sections import Sections
@@ -33,12 +33,10 @@ def share_paths(sections: Sections, graph: Graph, label: Callable[[Kind, str], s
                         f"differs from what {who} says of the same path: "
                         "write the same, or leave it out in one of them",
                     )
-    return Graph(
-        **{
-            kind: {name: _completed(node, said) for name, node in graph.of(kind).items()}
-            for kind in ("blobs", "directories", "path_infos")
-        }
+    blobs, directories, path_infos = (
+        {name: _completed(node, said) for name, node in graph.of(kind).items()} for kind in KINDS
     )
+    return Graph(blobs, directories, path_infos)
 
 
 def store_at(graph: Graph, path: Path) -> Store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tvixstore.compose.graph import ROOT, Graph
+from tvixstore.compose.graph import Graph
 from tvixstore.compose.model import Daemon, Section
 from tvixstore.compose.nodes import Kind, Node
 from tvixstore.log import redact
@@ -27,10 +27,10 @@ def show(daemon: Daemon, graph: Graph) -> str:
 
 
 def tree(graph: Graph, kind: Kind) -> list[str]:
-    """What hangs on the root of that kind, a line a node, and then what other kinds have of it."""
+    """What hangs on the top of that kind, a line a node, and then what other kinds have of it."""
     nodes = graph.of(kind)
     shown: set[str] = set()
-    lines = list(_branch(nodes, ROOT, "", "  ", "  ", shown))
+    lines = list(_branch(nodes, graph.top(kind), "", "  ", "  ", shown))
     for reached, name in sorted(graph.reachable()):
         if reached == kind and name not in shown and name in _named_by_others(graph, kind):
             lines += _branch(nodes, name, "", "  ", "  ", shown)

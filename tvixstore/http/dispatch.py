@@ -67,7 +67,7 @@ class Dispatcher:
         self.draining = False
         self.limits = front.limits
         self._front = front
-        self._texts = NarInfoTexts()
+        self._texts = NarInfoTexts(front.nar_compression)
         self._meter = FrontMeter(front.metrics, "http")
         self._numbers = count(1)
         self._crowds = Seldom(_log, "limit.reached")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tvixstore.access import Access
 from tvixstore.extras import CachedExtras
@@ -82,6 +83,10 @@ class HttpFront:
     inbox: Inbox | None = None
     # Realisations, build traces, logs and debug information.
     extras: CachedExtras | None = None
+    # How narinfos say that NARs are compressed.
+    nar_compression: Literal["none", "zstd"] = "none"
+    # Where NARs are encoded; without any, in the loop.
+    pools: Pools | None = None
     # Whether each request is logged.
     access_log: bool = False
     # Who may do what.

@@ -65,7 +65,7 @@ def _nar_of(call: Call, upload: Upload) -> nars.Nar:
 
 async def _answer(call: Call, inbox: Inbox, file: NarFile, nar: nars.Nar) -> Answer:
     if file.compression == "none":
-        return await nars.answer(nar, call.method, call.headers)
+        return await nars.answer(nar, call.method, call.headers, inbox.pools)
     fields = {"Content-Type": _NAR, "Cache-Control": "no-store"}
     if call.method == "HEAD":
         # Of the file that was uploaded: how long another one will be is not known.

@@ -11,16 +11,25 @@ from tvixstore.castore import Digest, Node, encode_node
 from tvixstore.errors import Incomplete, StoreError
 from tvixstore.http.answers import Answer, absent, text
 from tvixstore.http.body import prime
+from tvixstore.http.codings import PREFERRED, accepted
+from tvixstore.http.encoded import EncodedStream
 from tvixstore.http.ranges import Part, Unsatisfiable, matches, select
 from tvixstore.http.urls import NarByHash, NarByNode
 from tvixstore.log import Logger
 from tvixstore.nar import nar_size, render
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import Description, PathInfo, PathInfoService
+from tvixstore.pools import Pools
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
 
 _log = Logger("tvixstore.http")
+
+_FIELDS = {
+    "Content-Type": "application/x-nix-nar",
+    "Cache-Control": "public, max-age=31536000, immutable",
+}
+_VARY = "Accept-Encoding"
 
 
 class Nar(Protocol):
@@ -33,17 +42,40 @@ class Nar(Protocol):
         """Its bytes, the first of them read already; `None` if it is not to be had."""
 
 
-async def answer(nar: Nar, method: str, headers: Mapping[str, str]) -> Answer:
-    """What a request with `headers` is to get of `nar`."""
-    fields = {
-        "Content-Type": "application/x-nix-nar",
-        "Accept-Ranges": "bytes",
-        "ETag": nar.etag,
-        "Cache-Control": "public, max-age=31536000, immutable",
-    }
-    if (tags := headers.get("If-None-Match")) is not None and matches(tags, nar.etag):
-        del fields["Content-Type"]
-        return Answer(HTTPStatus.NOT_MODIFIED, "present", fields)
+async def answer(nar: Nar, method: str, headers: Mapping[str, str], pools: Pools | None) -> Answer:
+    """What a request with `headers` is to get of `nar`, in a coding that its client takes."""
+    codings = accepted(headers.get("Accept-Encoding"))
+    if not codings:
+        return text(
+            HTTPStatus.NOT_ACCEPTABLE,
+            "invalid",
+            f"Accept-Encoding excludes all that there is: {', '.join(PREFERRED)}",
+            Vary=_VARY,
+        )
+    fields = {**_FIELDS, "Vary": _VARY}
+    # A client that holds several forms of it may have any that it takes.
+    for coding in codings:
+        if _has(headers, etag := _etag_in(nar, coding)):
+            return _not_modified(fields, etag)
+    if codings[0] == "identity":
+        return await _plain(nar, method, headers, fields)
+    fields["Content-Encoding"] = codings[0]
+    return await _encoded(nar, method, codings[0], fields, pools)
+
+
+async def compressed(
+    nar: Nar, method: str, headers: Mapping[str, str], pools: Pools | None
+) -> Answer:
+    """The same where the URL is of the NAR as a zstd file, in no coding on top of that."""
+    if _has(headers, etag := _etag_in(nar, "zstd")):
+        return _not_modified(dict(_FIELDS), etag)
+    return await _encoded(nar, method, "zstd", dict(_FIELDS), pools)
+
+
+async def _plain(
+    nar: Nar, method: str, headers: Mapping[str, str], fields: dict[str, str]
+) -> Answer:
+    fields |= {"ETag": nar.etag, "Accept-Ranges": "bytes"}
     if method == "HEAD":
         # Ranges are for GET alone; what is open would only be closed again.
         fields["Content-Length"] = str(nar.size)
@@ -57,6 +89,7 @@ async def answer(nar: Nar, method: str, headers: Mapping[str, str]) -> Answer:
             f"the range begins behind the end of the NAR's {nar.size} bytes",
             Content_Range=f"bytes */{nar.size}",
             Accept_Ranges="bytes",
+            Vary=_VARY,
         )
     return await _opened(nar, part, fields)
 
@@ -64,7 +97,7 @@ async def answer(nar: Nar, method: str, headers: Mapping[str, str]) -> Answer:
 async def _opened(nar: Nar, part: Part | None, fields: dict[str, str]) -> Answer:
     offset, length = (0, None) if part is None else (part.offset, part.length)
     if (stream := await nar.open(offset, length)) is None:
-        return absent("this NAR is not to be had: nobody has its path with that NAR hash any more")
+        return _gone()
     status, announced = HTTPStatus.OK, nar.size
     if part is not None:
         status, announced = HTTPStatus.PARTIAL_CONTENT, part.length
@@ -72,6 +105,37 @@ async def _opened(nar: Nar, part: Part | None, fields: dict[str, str]) -> Answer
         fields["Content-Range"] = f"bytes {part.offset}-{last}/{nar.size}"
     fields["Content-Length"] = str(announced)
     return Answer(status, "present", fields, stream=stream, length=announced)
+
+
+async def _encoded(
+    nar: Nar, method: str, coding: str, fields: dict[str, str], pools: Pools | None
+) -> Answer:
+    """All of it: nobody knows which bytes a part of what is encoded on the way would be."""
+    fields["ETag"] = _etag_in(nar, coding)
+    if method == "HEAD":
+        return Answer(HTTPStatus.OK, "present", fields, length=None)
+    if (stream := await nar.open(0, None)) is None:
+        return _gone()
+    encoded = EncodedStream(stream, nar.size, coding, pools)
+    return Answer(HTTPStatus.OK, "present", fields, stream=encoded, length=None)
+
+
+def _gone() -> Answer:
+    return absent("this NAR is not to be had: nobody has its path with that NAR hash any more")
+
+
+def _has(headers: Mapping[str, str], etag: str) -> bool:
+    """Whether the client has that form of the NAR already."""
+    return (tags := headers.get("If-None-Match")) is not None and matches(tags, etag)
+
+
+def _not_modified(fields: dict[str, str], etag: str) -> Answer:
+    kept = {name: value for name, value in fields.items() if name != "Content-Type"}
+    return Answer(HTTPStatus.NOT_MODIFIED, "present", kept | {"ETag": etag})
+
+
+def _etag_in(nar: Nar, coding: str) -> str:
+    return nar.etag if coding == "identity" else f'{nar.etag[:-1]}-{coding}"'
 
 
 class _DescribedNar:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -143,7 +144,7 @@ async def _nar_by_hash(call: Call, wanted: NarByHash) -> Answer:
             f"nobody has {nixbase32.encode(wanted.path_hash)} with the NAR hash "
             f"{nixbase32.encode(wanted.nar_sha256)}"
         )
-    return await nars.answer(nar, call.method, call.headers)
+    return await _nar(call, nar, zstd=wanted.zstd)
 
 
 async def _nar_by_node(call: Call, wanted: NarByNode) -> Answer:
@@ -152,7 +153,12 @@ async def _nar_by_node(call: Call, wanted: NarByNode) -> Answer:
         return absent("the content of this node is not here, nor to be had by its path")
     if nar.size != wanted.nar_size:
         return invalid(f"narsize is {wanted.nar_size}, but the NAR of that node has {nar.size}")
-    return await nars.answer(nar, call.method, call.headers)
+    return await _nar(call, nar, zstd=wanted.zstd)
+
+
+async def _nar(call: Call, nar: nars.Nar, *, zstd: bool) -> Answer:
+    answer = nars.compressed if zstd else nars.answer
+    return await answer(nar, call.method, call.headers, call.front.pools)
 
 
 async def _healthz(call: Call, wanted: None) -> Answer:
@@ -235,7 +241,7 @@ def _row(
 # uploaded them called them, or they are other caches' NARs.
 ROUTES = (
     _row("narinfo", r"/([^/]*)\.narinfo", parse_path_hash, _narinfo, puts.put_narinfo),
-    _row("nar", r"/nar/(?:tvix|snix)-castore/([^/]*)", parse_nar_by_node, _nar_by_node),
+    _row("nar", r"/nar/(?:tvix|snix)-castore/([^/.]*)", parse_nar_by_node, _nar_by_node),
     _row(
         "nar",
         r"/nar/([^/]*-[^/]*)\.nar",
@@ -243,6 +249,15 @@ ROUTES = (
         _nar_by_hash,
         puts.put_nar,
         _parse_dashed_name,
+    ),
+    _row(
+        "nar",
+        r"/nar/(?:tvix|snix)-castore/([^/.]*)\.zst",
+        partial(parse_nar_by_node, zstd=True),
+        _nar_by_node,
+    ),
+    _row(
+        "nar", r"/nar/([^/]*-[^/]*)\.nar\.zst", partial(parse_nar_by_hash, zstd=True), _nar_by_hash
     ),
     _row("nar", r"/nar/([^/]+)", _parse_name, nar_file, puts.put_nar),
     _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls, puts.put_listing),

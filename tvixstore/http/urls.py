@@ -24,25 +24,28 @@ _MAX_NODE_BYTES = 4096
 _MAX_NODE_DIGITS = (_MAX_NODE_BYTES * 4 + 2) // 3
 _MAX_NAR_SIZE = 2**64 - 1
 _MAX_FIELDS = 16
+_ZSTD = ".zst"
 _NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class NarByHash:
-    """`nar/<32>-<52>.nar`"""
+    """`nar/<32>-<52>.nar`, or compressed, with `.zst` behind it"""
 
     path_hash: bytes
     nar_sha256: bytes
+    zstd: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NarByNode:
-    """`nar/tvix-castore/<node>?narsize=N&path=<32>`"""
+    """`nar/tvix-castore/<node>?narsize=N&path=<32>`, or compressed, with `.zst` after the node"""
 
     node: Node
     nar_size: int
     path_hash: bytes | None
+    zstd: bool = False
 
 
 def parse_path_hash(text: str, query: str = "") -> bytes:
@@ -50,16 +53,17 @@ def parse_path_hash(text: str, query: str = "") -> bytes:
     return _decode("store path hash", text, _HASH_DIGITS)
 
 
-def parse_nar_by_hash(text: str, query: str = "") -> NarByHash:
+def parse_nar_by_hash(text: str, query: str = "", *, zstd: bool = False) -> NarByHash:
     """From `<32>-<52>`; raises `InvalidData`."""
     path_hash, _, nar_hash = text.partition("-")
     return NarByHash(
         _decode("store path hash", path_hash, _HASH_DIGITS),
         _decode("NAR hash", nar_hash, _SHA256_DIGITS),
+        zstd,
     )
 
 
-def parse_nar_by_node(text: str, query: str) -> NarByNode:
+def parse_nar_by_node(text: str, query: str, *, zstd: bool = False) -> NarByNode:
     """From the node in base64url and the query; raises `InvalidData`."""
     try:
         fields = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_FIELDS))
@@ -71,7 +75,8 @@ def parse_nar_by_node(text: str, query: str) -> NarByNode:
     if not _NUMBER.fullmatch(size) or not 0 < int(size) <= _MAX_NAR_SIZE:
         raise InvalidData(f"narsize {size[:40]!r} is not a number of bytes")
     path = fields.get("path")
-    return NarByNode(_decode_node(text), int(size), None if path is None else parse_path_hash(path))
+    path_hash = None if path is None else parse_path_hash(path)
+    return NarByNode(_decode_node(text), int(size), path_hash, zstd)
 
 
 def nar_url(description: Description) -> str:
@@ -83,6 +88,12 @@ def nar_url(description: Description) -> str:
             name = base64.urlsafe_b64encode(wire).rstrip(b"=").decode()
             return f"nar/tvix-castore/{name}?narsize={description.nar_size}&path={digits}"
     return f"nar/{digits}-{nixbase32.encode(description.nar_sha256)}.nar"
+
+
+def zstd_nar_url(description: Description) -> str:
+    """The same for its NAR in a zstd frame."""
+    path, mark, query = nar_url(description).partition("?")
+    return f"{path}{_ZSTD}{mark}{query}"
 
 
 def _decode(what: str, text: str, digits: int) -> bytes:

@@ -77,6 +77,18 @@ class SecretKey:
     def parse(cls, text: str) -> SecretKey:
         return cls(*_split("secret key", text))
 
+    @classmethod
+    def generate(cls, name: str) -> SecretKey:
+        """A new one, of the system's randomness."""
+        private = Ed25519PrivateKey.generate()
+        public = private.public_key().public_bytes_raw()
+        return cls(name, private.private_bytes_raw() + public)
+
+    @property
+    def text(self) -> str:
+        """All of it, as `parse` takes it: for the file that it is kept in, and nothing else."""
+        return _join(self.name, self.data)
+
     @property
     def public_key(self) -> PublicKey:
         return PublicKey(self.name, self.data[SEED_BYTES:])
@@ -108,6 +120,11 @@ class KeyRing:
 
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(self._keys)})"
+
+    @property
+    def names(self) -> list[str]:
+        """What the keys are called, sorted."""
+        return sorted(self._keys)
 
     def signer(
         self,

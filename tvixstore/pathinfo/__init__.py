@@ -2,6 +2,7 @@
 
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.pathinfo.countersigning import CountersigningPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.local import LocalPathInfoService
@@ -13,8 +14,10 @@ from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
 from tvixstore.pathinfo.remembered import ABSENT, Absent, RememberedAnswers
+from tvixstore.pathinfo.required import SignatureRequiredPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.pathinfo.signing import Signer, SigningPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.pathinfo.verify import VerifyPathInfoService
 
@@ -23,6 +26,7 @@ __all__ = [
     "Absent",
     "BreakerPathInfoService",
     "CachedPathInfoService",
+    "CountersigningPathInfoService",
     "Description",
     "FallbackPathInfoService",
     "LocalPathInfoService",
@@ -37,6 +41,9 @@ __all__ = [
     "ReadOnlyPathInfoService",
     "RememberedAnswers",
     "RetryPathInfoService",
+    "SignatureRequiredPathInfoService",
+    "Signer",
+    "SigningPathInfoService",
     "TimeoutPathInfoService",
     "VerifyPathInfoService",
 ]

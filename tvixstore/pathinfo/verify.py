@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from tvixstore.errors import CorruptData, Incomplete, InvalidData
 from tvixstore.log import Logger
 from tvixstore.nar import NarIdentities, NarIdentity
-from tvixstore.nix import KeyRing, NarInfo
+from tvixstore.nix import KeyRing
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.trust import judge
 from tvixstore.pathinfo.service import PathInfoService
@@ -94,7 +94,7 @@ class VerifyPathInfoService(PathInfoWrapper):
         if self.keys is None:
             return
         try:
-            proof = judge(_narinfo_of(description), self.keys)
+            proof = judge(description, self.keys)
         except InvalidData as error:
             raise CorruptData(f"{path}: {error}") from error
         if proof is not None:
@@ -119,19 +119,6 @@ def _promised(info: Description) -> NarIdentity:
 
 def _without_node(info: PathInfo) -> Description:
     return Description(**{each.name: getattr(info, each.name) for each in fields(Description)})
-
-
-def _narinfo_of(description: Description) -> NarInfo:
-    return NarInfo(
-        store_path=description.store_path,
-        url="nar",
-        compression="none",
-        nar_sha256=description.nar_sha256,
-        nar_size=description.nar_size,
-        references=description.references,
-        signatures=description.signatures,
-        ca=description.ca,
-    )
 
 
 class _HashedNar(ByteStream):

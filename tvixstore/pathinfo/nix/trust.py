@@ -9,12 +9,16 @@ from functools import partial
 from tvixstore.errors import CorruptData, InvalidData, Untrusted
 from tvixstore.nar import Contents, Event, NarReader, Regular
 from tvixstore.nix import ContentAddress, KeyRing, NarInfo, hash_modulo
+from tvixstore.pathinfo.info import Description
 
 # Checks content beyond its NAR hash, piece by piece, in a thread; raises `CorruptData`.
 Proof = Callable[[Iterable[bytes]], None]
 
+# What promises a NAR; the two have the same words for what a signature covers.
+Promise = NarInfo | Description
 
-def judge(narinfo: NarInfo, keys: KeyRing | None) -> Proof | None:
+
+def judge(narinfo: Promise, keys: KeyRing | None) -> Proof | None:
     """Raises `Untrusted` unless `narinfo` can be trusted; `keys` of `None` trusts everything.
 
     A content-addressed path needs no signature, but then its content has to hash to the address:
@@ -36,7 +40,7 @@ def judge(narinfo: NarInfo, keys: KeyRing | None) -> Proof | None:
     return _judge_content_address(narinfo, narinfo.ca)
 
 
-def check_content_address(narinfo: NarInfo, address: ContentAddress) -> None:
+def check_content_address(narinfo: Promise, address: ContentAddress) -> None:
     """Raises `InvalidData` unless the path follows from `address`, name and references, and, where
     the NAR itself is what is addressed, from its hash.
     """
@@ -51,7 +55,7 @@ def check_content_address(narinfo: NarInfo, address: ContentAddress) -> None:
             raise InvalidData("its CA is not its NAR hash")
 
 
-def _judge_content_address(narinfo: NarInfo, address: ContentAddress) -> Proof | None:
+def _judge_content_address(narinfo: Promise, address: ContentAddress) -> Proof | None:
     path = narinfo.store_path
     try:
         check_content_address(narinfo, address)
@@ -68,24 +72,24 @@ def _addresses_nar(address: ContentAddress) -> bool:
     return address.method == "recursive" and address.hash.algorithm == "sha256"
 
 
-def _unsigned(narinfo: NarInfo) -> str:
+def _unsigned(narinfo: Promise) -> str:
     names = sorted({signature.name for signature in narinfo.signatures})
     return f"no trusted signature ({', '.join(names) if names else 'none at all'})"
 
 
-def _check_modulo(narinfo: NarInfo, address: ContentAddress, pieces: Iterable[bytes]) -> None:
+def _check_modulo(narinfo: Promise, address: ContentAddress, pieces: Iterable[bytes]) -> None:
     digest = hash_modulo(pieces, narinfo.store_path.digits.encode())
     _compare(narinfo, address, digest)
 
 
-def _check_nar(narinfo: NarInfo, address: ContentAddress, pieces: Iterable[bytes]) -> None:
+def _check_nar(narinfo: Promise, address: ContentAddress, pieces: Iterable[bytes]) -> None:
     hasher = hashlib.new(address.hash.algorithm)
     for piece in pieces:
         hasher.update(piece)
     _compare(narinfo, address, hasher.digest())
 
 
-def _check_file(narinfo: NarInfo, address: ContentAddress, pieces: Iterable[bytes]) -> None:
+def _check_file(narinfo: Promise, address: ContentAddress, pieces: Iterable[bytes]) -> None:
     hasher = hashlib.new(address.hash.algorithm)
     plain = False
     try:
@@ -111,7 +115,7 @@ def _events(pieces: Iterable[bytes]) -> Iterator[Event]:
     reader.finish()
 
 
-def _compare(narinfo: NarInfo, address: ContentAddress, digest: bytes) -> None:
+def _compare(narinfo: Promise, address: ContentAddress, digest: bytes) -> None:
     if digest != address.hash.digest:
         raise CorruptData(
             f"{narinfo.store_path} is unsigned, and its content does not hash to its CA {address}"

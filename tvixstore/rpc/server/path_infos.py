@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from grpclib.const import Status
 
 from tvixstore.castore import Digest, DirectoryNode, FileNode, Node
-from tvixstore.errors import Incomplete, InvalidData
+from tvixstore.errors import Incomplete, InvalidData, Untrusted
 from tvixstore.nar import NarIdentities, NarIdentity
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import PathInfo, PathInfoService
@@ -42,7 +42,11 @@ class PathInfoHandlers:
                 f"{info.nar_sha256.hex()} and {info.nar_size}, "
                 f"but its node has a NAR of {nar.sha256.hex()} and {nar.size} bytes"
             )
-        return await self.path_infos.put(info)
+        try:
+            return await self.path_infos.put(info)
+        except Untrusted as error:
+            # Of what is read that says something else: there it is the store that is not right.
+            raise Refusal(Status.PERMISSION_DENIED, str(error)) from error
 
     async def calculate_nar(self, node: Node) -> NarIdentity:
         try:
