@@ -11,12 +11,15 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
 
 from tvixstore import __version__
+from tvixstore.cli.activation import Inherited, inherited_sockets
 from tvixstore.cli.app import INTERRUPTED
+from tvixstore.cli.notify import Notifier
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
@@ -43,8 +46,11 @@ def run(config: Config) -> int:
     _relax_collector()
     # When a counter was first counted is of no use to anybody, and doubles `/metrics`.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Daemon(config).run())
+    notifier = Notifier.of(os.environ)
+    with inherited_sockets(config.daemon, os.environ) as inherited:
+        placed = replace(config, daemon=inherited.placed(config.daemon))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_Daemon(placed, inherited, notifier).run())
 
 
 def leave(code: int) -> NoReturn:
@@ -82,8 +88,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 class _Daemon:
     """One run: the first signal asks it to drain, the second to stop at once."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, inherited: Inherited, notifier: Notifier) -> None:
         self._config = config
+        self._inherited = inherited
+        self._notifier = notifier
         self._asked = asyncio.Event()
         self._urged = asyncio.Event()
 
@@ -92,10 +100,12 @@ class _Daemon:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         try:
-            async with await Composition.open(self._config) as composition:
+            async with self._notifier, await Composition.open(self._config) as composition:
                 async with AsyncExitStack() as doors:
                     servers = await self._open_doors(composition, doors)
+                    self._notifier.ready(_where(servers), composition.trouble)
                     await self._asked.wait()
+                    self._notifier.stopping(self._config.daemon.drain_timeout)
                     await self._drain(servers)
         finally:
             for number in _SIGNALS:
@@ -121,6 +131,7 @@ class _Daemon:
             ),
             str(daemon.http),
             daemon.drain_timeout,
+            self._inherited.http,
         )
         doors.push_async_callback(http.aclose)
         grpc = await serve_grpc(
@@ -135,13 +146,24 @@ class _Daemon:
             ),
             str(daemon.grpc),
             daemon.drain_timeout,
+            self._inherited.grpc,
         )
         doors.push_async_callback(grpc.aclose)
         log.info("starting", version=__version__, compose=self._config.name)
         for address in http.addresses:
-            log.info("listening", http=_url("http", address))
+            log.info(
+                "listening",
+                http=_url("http", address),
+                inherited=bool(self._inherited.http) or None,
+            )
         for address in grpc.addresses:
-            log.info("listening", grpc=_url("grpc", address), writes=writes, why=_why(daemon))
+            log.info(
+                "listening",
+                grpc=_url("grpc", address),
+                inherited=bool(self._inherited.grpc) or None,
+                writes=writes,
+                why=_why(daemon),
+            )
         if composition.state is not None:
             log.info("state", path=composition.state.path, format=VERSION)
         for warning in lint(self._config):
@@ -177,6 +199,12 @@ class _Daemon:
 
 async def _drain_all(servers: list[HttpServer | GrpcServer]) -> None:
     await asyncio.gather(*[server.drain() for server in servers])
+
+
+def _where(servers: list[HttpServer | GrpcServer]) -> str:
+    """Where they listen, for people."""
+    addresses = [address for server in servers for address in server.addresses]
+    return f"serving on {', '.join(addresses)}"
 
 
 def _why(daemon: Daemon) -> str:

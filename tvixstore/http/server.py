@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tvixstore.http.connections import Connections
 from tvixstore.http.dispatch import Dispatcher
 from tvixstore.http.front import HttpFront
 from tvixstore.listen import Door
 from tvixstore.log import Logger
+
+if TYPE_CHECKING:
+    import socket
 
 _log = Logger("tvixstore.http")
 
@@ -28,9 +33,12 @@ class HttpServer:
         """As really bound, in the form that they are configured in; none if it is off."""
         return self._door.addresses
 
-    async def listen(self, text: str) -> None:
-        """Opens the door at ADDR; raises `ConfigError`, one line, if that cannot be."""
-        await self._door.open(text)
+    async def listen(self, text: str, inherited: Sequence[socket.socket] = ()) -> None:
+        """Opens the door, on `inherited` sockets if there are any, otherwise at ADDR.
+
+        Raises `ConfigError`, one line, if that cannot be.
+        """
+        await self._door.open(text, inherited)
 
     async def drain(self) -> None:
         """Takes no more connections, and waits for the requests that run, up to the timeout.
@@ -67,14 +75,20 @@ class HttpServer:
             await asyncio.wait(running)
 
 
-async def serve(front: HttpFront, address: str, drain_timeout: float) -> HttpServer:
+async def serve(
+    front: HttpFront,
+    address: str,
+    drain_timeout: float,
+    inherited: Sequence[socket.socket] = (),
+) -> HttpServer:
     """Opens `front` at ADDR (`host:port`, `[v6]:port`, `unix:/path`, `off`).
 
+    If there are `inherited` sockets, which listen already, it takes them over instead.
     `drain_timeout` in seconds. Raises `ConfigError`, one line, if it cannot listen there.
     """
     server = HttpServer(front, drain_timeout)
     try:
-        await server.listen(address)
+        await server.listen(address, inherited)
     except BaseException:
         await server.aclose()
         raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tvixstore.listen import Door
 from tvixstore.log import Logger
@@ -11,6 +13,9 @@ from tvixstore.rpc.server.connections import Connections
 from tvixstore.rpc.server.dispatch import Dispatcher
 from tvixstore.rpc.server.front import GrpcFront
 from tvixstore.rpc.server.services import services
+
+if TYPE_CHECKING:
+    import socket
 
 _log = Logger("tvixstore.grpc")
 
@@ -30,9 +35,12 @@ class GrpcServer:
         """As really bound, in the form that they are configured in; none if it is off."""
         return self._door.addresses
 
-    async def listen(self, text: str) -> None:
-        """Opens the door at ADDR; raises `ConfigError`, one line, if that cannot be."""
-        await self._door.open(text)
+    async def listen(self, text: str, inherited: Sequence[socket.socket] = ()) -> None:
+        """Opens the door, on `inherited` sockets if there are any, otherwise at ADDR.
+
+        Raises `ConfigError`, one line, if that cannot be.
+        """
+        await self._door.open(text, inherited)
 
     async def drain(self) -> None:
         """Takes no more connections nor calls, and waits for those that run, up to the timeout.
@@ -68,14 +76,20 @@ class GrpcServer:
             await end(running)
 
 
-async def serve(front: GrpcFront, address: str, drain_timeout: float) -> GrpcServer:
+async def serve(
+    front: GrpcFront,
+    address: str,
+    drain_timeout: float,
+    inherited: Sequence[socket.socket] = (),
+) -> GrpcServer:
     """Opens `front` at ADDR (`host:port`, `[v6]:port`, `unix:/path`, `off`).
 
+    If there are `inherited` sockets, which listen already, it takes them over instead.
     `drain_timeout` in seconds. Raises `ConfigError`, one line, if it cannot listen there.
     """
     server = GrpcServer(front, drain_timeout)
     try:
-        await server.listen(address)
+        await server.listen(address, inherited)
     except BaseException:
         await server.aclose()
         raise
