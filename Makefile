@@ -64,13 +64,17 @@ $(VENV)/bin/python:
 	  { echo "make: $(PYTHON) cannot make virtual environments: install its package python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The tests drive the real Nix client.
+# The tests drive the real Nix client, and hold the units against systemd.
 packages:
-	@command -v nix-store >/dev/null && exit 0; \
+	@missing=; \
+	command -v nix-store >/dev/null || missing="$$missing nix-bin"; \
+	command -v systemd-analyze >/dev/null && command -v systemd-socket-activate >/dev/null || \
+	  missing="$$missing systemd"; \
+	test -z "$$missing" && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as_root=; \
 	elif sudo -n true 2>/dev/null; then as_root=sudo; \
-	else echo "make: the tests need the package nix-bin, which only root may install" >&2; exit 1; fi; \
+	else echo "make: the tests need$$missing, which only root may install" >&2; exit 1; fi; \
 	command -v apt-get >/dev/null || \
-	  { echo "make: the tests need Nix (nix-store, nix copy) on the PATH" >&2; exit 1; }; \
+	  { echo "make: the tests need on the PATH what Debian has in:$$missing" >&2; exit 1; }; \
 	$$as_root apt-get update --quiet --quiet && \
-	DEBIAN_FRONTEND=noninteractive $$as_root apt-get install --quiet --quiet --yes --no-install-recommends nix-bin
+	DEBIAN_FRONTEND=noninteractive $$as_root apt-get install --quiet --quiet --yes --no-install-recommends $$missing
