@@ -7,13 +7,16 @@ COMPOSE ?= compose.toml
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST ?= $(BIN)/pytest
 
-.PHONY: help run test test-slow bench lint format protos clean packages
+SECONDS ?= 60
+
+.PHONY: help run test test-slow fuzz bench lint format protos clean packages
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run        start the daemon on $(COMPOSE)"
 	@echo "make test       check style, types, layers, and run the tests"
 	@echo "make test-slow  run the tests that take long"
+	@echo "make fuzz       fuzz the parsers, guided by coverage: [TARGET=narinfo] [SECONDS=60] for each"
 	@echo "make lint       check style, types and layers only"
 	@echo "make protos     generate tvixstore/proto from protos again"
 	@echo "make bench      measure; see docs/performance.md"
@@ -27,6 +30,9 @@ test: packages lint
 
 test-slow: packages $(VENV)/installed-for-tests
 	$(PYTEST) -m slow --timeout 1800 $(ARGS)
+
+fuzz: $(VENV)/installed-for-fuzzing
+	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS)
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check
@@ -45,7 +51,7 @@ protos: $(VENV)/installed-for-tests
 	$(BIN)/python protos/generate.py tvixstore/proto
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .fuzz
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The package is installed as a link to this folder: what is edited here runs.
@@ -56,6 +62,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-for-tests: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[test]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-for-fuzzing: $(VENV)/installed-for-tests
+	$(PIP) install --editable '.[test,fuzz]'
+	@touch $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

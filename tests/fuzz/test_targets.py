@@ -5,7 +5,10 @@ The mutants are the same ones each time, and few: this shows that nothing has be
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +115,12 @@ def test_a_parser_without_a_fault_passes() -> None:
 def test_a_planted_fault_is_found(parse: Any, law: Any, found: type[Exception]) -> None:
     with pytest.raises(found):
         hunt(Target(parse, SEEDS, law, memory=1 << 20), 100)
+
+
+def test_what_the_guided_fuzzer_found_can_be_had_again(tmp_path: Path) -> None:
+    file = tmp_path / "found"
+    command = [sys.executable, "-m", "tests.fuzz", "narinfo", str(file)]
+    for data, said in ((b"\xff", "refused, as it may be"), (TARGETS["narinfo"].seeds[0], "taken")):
+        file.write_bytes(data)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr
