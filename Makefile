@@ -7,13 +7,16 @@ COMPOSE ?= compose.toml
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST ?= $(BIN)/pytest
 
-.PHONY: help run test test-slow bench lint format protos clean packages
+SECONDS ?= 60
+
+.PHONY: help run test test-slow fuzz bench lint format protos clean packages
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run        start the daemon on $(COMPOSE)"
 	@echo "make test       check style, types, layers, and run the tests"
 	@echo "make test-slow  run the tests that take long"
+	@echo "make fuzz       fuzz the parsers, guided by coverage: [TARGET=narinfo] [SECONDS=60] for each"
 	@echo "make lint       check style, types and layers only"
 	@echo "make protos     generate tvixstore/proto from protos again"
 	@echo "make bench      measure; see docs/performance.md"
@@ -28,6 +31,9 @@ test: packages lint
 
 test-slow: packages $(VENV)/installed-for-tests
 	$(PYTEST) -m slow --timeout 1800 $(ARGS)
+
+fuzz: $(VENV)/installed-for-fuzzing
+	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS)
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check
@@ -46,7 +52,7 @@ protos: $(VENV)/installed-for-tests
 	$(BIN)/python protos/generate.py tvixstore/proto
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .fuzz
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The package is installed as a link to this folder: what is edited here runs.
@@ -58,6 +64,10 @@ $(VENV)/installed-for-tests: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[test]'
 	@touch $@ $(VENV)/installed
 
+$(VENV)/installed-for-fuzzing: $(VENV)/installed-for-tests
+	$(PIP) install --editable '.[test,fuzz]'
+	@touch $@
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than 3.11: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
@@ -65,13 +75,17 @@ $(VENV)/bin/python:
 	  { echo "make: $(PYTHON) cannot make virtual environments: install its package python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The tests drive the real Nix client.
+# The tests drive the real Nix client, and hold the units against systemd.
 packages:
-	@command -v nix-store >/dev/null && exit 0; \
+	@missing=; \
+	command -v nix-store >/dev/null || missing="$$missing nix-bin"; \
+	command -v systemd-analyze >/dev/null && command -v systemd-socket-activate >/dev/null || \
+	  missing="$$missing systemd"; \
+	test -z "$$missing" && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as_root=; \
 	elif sudo -n true 2>/dev/null; then as_root=sudo; \
-	else echo "make: the tests need the package nix-bin, which only root may install" >&2; exit 1; fi; \
+	else echo "make: the tests need$$missing, which only root may install" >&2; exit 1; fi; \
 	command -v apt-get >/dev/null || \
-	  { echo "make: the tests need Nix (nix-store, nix copy) on the PATH" >&2; exit 1; }; \
+	  { echo "make: the tests need on the PATH what Debian has in:$$missing" >&2; exit 1; }; \
 	$$as_root apt-get update --quiet --quiet && \
-	DEBIAN_FRONTEND=noninteractive $$as_root apt-get install --quiet --quiet --yes --no-install-recommends nix-bin
+	DEBIAN_FRONTEND=noninteractive $$as_root apt-get install --quiet --quiet --yes --no-install-recommends $$missing

@@ -9,10 +9,11 @@ import re
 import resource
 import socket
 import stat
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tvixstore.errors import ConfigError
 
@@ -27,6 +28,9 @@ _BACKLOG = 1024
 # Seconds that a TLS handshake may take, and the end of a connection.
 _HANDSHAKE = 15.0
 _GOODBYE = 5.0
+
+# From Python 3.13 on, event loops would remove the file of a unix socket.
+_NO_CLEANUP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 # Of a name's several addresses, those that this machine lacks are left out, as long as one is left.
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -98,16 +102,22 @@ class Door:
         # Each with its inode, so that nobody else's is removed in the end.
         self._socket_files: list[tuple[str, int]] = []
 
-    async def open(self, text: str) -> None:
-        """Listens at ADDR; raises `ConfigError`, one line, if that cannot be."""
+    async def open(self, text: str, inherited: Sequence[socket.socket] = ()) -> None:
+        """Listens at ADDR, or on the sockets that somebody else has bound and passed on.
+
+        Raises `ConfigError`, one line, if that cannot be.
+        """
         address = parse_address(text)
-        if address is None:
+        if inherited:
+            listeners = Listeners([*inherited])
+        elif address is None:
             return
-        listeners = await bind(address)
+        else:
+            listeners = await bind(address)
         try:
             self.addresses += listeners.addresses
             for bound in listeners.sockets:
-                await self._take_from(bound)
+                await self._take_from(bound, ours=not inherited)
         except BaseException:
             listeners.close()
             raise
@@ -123,7 +133,7 @@ class Door:
         for listener, bound in list(self._taking):
             if bound.family == socket.AF_UNIX:
                 continue
-            await self._take_from(bound.dup())
+            await self._take_from(bound.dup(), ours=True)
             self._taking.remove((listener, bound))
             listener.close()
 
@@ -142,27 +152,31 @@ class Door:
         for listener in self._listeners:
             await listener.wait_closed()
 
-    async def _take_from(self, bound: socket.socket) -> None:
+    async def _take_from(self, bound: socket.socket, *, ours: bool) -> None:
+        if ours and bound.family == socket.AF_UNIX:
+            path = bound.getsockname()
+            self._socket_files.append((path, os.stat(path).st_ino))
         listener = await self._serve(bound)
         self._listeners.append(listener)
         self._taking.append((listener, bound))
 
     async def _serve(self, bound: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        if bound.family != socket.AF_UNIX:
-            patience = None if self._tls is None else _HANDSHAKE
-            goodbye = None if self._tls is None else _GOODBYE
-            return await loop.create_server(
-                self._factory,
-                sock=bound,
-                backlog=_BACKLOG,
-                ssl=self._tls,
-                ssl_handshake_timeout=patience,
-                ssl_shutdown_timeout=goodbye,
+        if bound.family == socket.AF_UNIX:
+            # We remove the file ourselves; one that was passed on is not ours to remove.
+            return await loop.create_unix_server(
+                self._factory, sock=bound, backlog=_BACKLOG, **_NO_CLEANUP
             )
-        path = bound.getsockname()
-        self._socket_files.append((path, os.stat(path).st_ino))
-        return await loop.create_unix_server(self._factory, sock=bound, backlog=_BACKLOG)
+        patience = None if self._tls is None else _HANDSHAKE
+        goodbye = None if self._tls is None else _GOODBYE
+        return await loop.create_server(
+            self._factory,
+            sock=bound,
+            backlog=_BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=patience,
+            ssl_shutdown_timeout=goodbye,
+        )
 
 
 @dataclass(eq=False)
@@ -282,5 +296,6 @@ def _remove_stale(path: str) -> None:
 def _address_of(bound: socket.socket) -> str:
     name = bound.getsockname()
     if bound.family == socket.AF_UNIX:
-        return str(UnixAddress(os.fsdecode(name)))
+        # An abstract one, which can only be inherited, begins with a NUL; people write an @.
+        return str(UnixAddress(os.fsdecode(name).replace("\0", "@", 1)))
     return str(TcpAddress(name[0], name[1]))

@@ -93,8 +93,12 @@ class Daemon:
         store: Section | None = None,
         environment: Mapping[str, str] | None = None,
         planted: str = "",
+        descriptors: Sequence[int] = (),
     ) -> None:
-        """`planted` is Python that makes the daemon wrong, for tests that have to notice."""
+        """`planted` is Python that makes the daemon wrong, for tests that have to notice.
+
+        `descriptors` are passed on to it.
+        """
         self.folder = folder
         self.state = folder / "state"
         self.compose = folder / "compose.toml"
@@ -107,6 +111,7 @@ class Daemon:
         folder.mkdir(parents=True, exist_ok=True)
         self.compose.write_text(compose_text(substituters, daemon or {}, store or {}))
         self._program = f"{planted}\n{PROGRAM}"
+        self._descriptors = descriptors
         self._environment = {**_clean_environment(), **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -157,6 +162,7 @@ class Daemon:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env={**self._environment, **environment},
+            pass_fds=self._descriptors,
             limit=1 << 24,
         )
         self._reading = asyncio.create_task(self._read(self._process))

@@ -11,13 +11,16 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
 
 from tvixstore import __version__
+from tvixstore.cli.activation import Inherited, inherited_sockets
 from tvixstore.cli.app import INTERRUPTED
 from tvixstore.cli.guard import Guard
+from tvixstore.cli.notify import Notifier
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
@@ -44,8 +47,11 @@ def run(config: Config) -> int:
     _relax_collector()
     # When a counter was first counted is of no use to anybody, and doubles `/metrics`.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Daemon(config).run())
+    notifier = Notifier.of(os.environ)
+    with inherited_sockets(config.daemon, os.environ) as inherited:
+        placed = replace(config, daemon=inherited.placed(config.daemon))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_Daemon(placed, inherited, notifier).run())
 
 
 def leave(code: int) -> NoReturn:
@@ -83,8 +89,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 class _Daemon:
     """One run: the first signal asks it to drain, the second to stop at once."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, inherited: Inherited, notifier: Notifier) -> None:
         self._config = config
+        self._inherited = inherited
+        self._notifier = notifier
         self._asked = asyncio.Event()
         self._urged = asyncio.Event()
 
@@ -93,10 +101,12 @@ class _Daemon:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         try:
-            async with await Composition.open(self._config) as composition:
+            async with self._notifier, await Composition.open(self._config) as composition:
                 async with AsyncExitStack() as doors:
                     servers = await self._open_doors(composition, doors)
+                    self._notifier.ready(_where(servers), composition.trouble)
                     await self._asked.wait()
+                    self._notifier.stopping(self._config.daemon.drain_timeout)
                     await self._drain(servers)
         finally:
             for number in _SIGNALS:
@@ -130,6 +140,7 @@ class _Daemon:
             str(daemon.http),
             daemon.drain_timeout,
             guard.http_tls,
+            self._inherited.http,
         )
         doors.push_async_callback(http.aclose)
         grpc = await serve_grpc(
@@ -145,17 +156,26 @@ class _Daemon:
             str(daemon.grpc),
             daemon.drain_timeout,
             guard.grpc_tls,
+            self._inherited.grpc,
         )
         doors.push_async_callback(grpc.aclose)
         guard.watch(http, grpc)
         log.info("starting", version=__version__, compose=self._config.name)
         for address in http.addresses:
             log.info(
-                "listening", http=_url("http", address, daemon), writes=writes, why=_why(daemon)
+                "listening",
+                http=_url("http", address, daemon),
+                inherited=bool(self._inherited.http) or None,
+                writes=writes,
+                why=_why(daemon),
             )
         for address in grpc.addresses:
             log.info(
-                "listening", grpc=_url("grpc", address, daemon), writes=writes, why=_why(daemon)
+                "listening",
+                grpc=_url("grpc", address, daemon),
+                inherited=bool(self._inherited.grpc) or None,
+                writes=writes,
+                why=_why(daemon),
             )
         if composition.state is not None:
             log.info("state", path=composition.state.path, format=VERSION)
@@ -192,6 +212,12 @@ class _Daemon:
 
 async def _drain_all(servers: list[HttpServer | GrpcServer]) -> None:
     await asyncio.gather(*[server.drain() for server in servers])
+
+
+def _where(servers: list[HttpServer | GrpcServer]) -> str:
+    """Where they listen, for people."""
+    addresses = [address for server in servers for address in server.addresses]
+    return f"serving on {', '.join(addresses)}"
 
 
 def _why(daemon: Daemon) -> str:

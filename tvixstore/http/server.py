@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tvixstore.http.connections import Connections
@@ -12,6 +13,7 @@ from tvixstore.listen import Door
 from tvixstore.log import Logger
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
 _log = Logger("tvixstore.http")
@@ -34,9 +36,12 @@ class HttpServer:
         """As really bound, in the form that they are configured in; none if it is off."""
         return self._door.addresses
 
-    async def listen(self, text: str) -> None:
-        """Opens the door at ADDR; raises `ConfigError`, one line, if that cannot be."""
-        await self._door.open(text)
+    async def listen(self, text: str, inherited: Sequence[socket.socket] = ()) -> None:
+        """Opens the door, on `inherited` sockets if there are any, otherwise at ADDR.
+
+        Raises `ConfigError`, one line, if that cannot be.
+        """
+        await self._door.open(text, inherited)
 
     async def renew(self, tls: ssl.SSLContext) -> None:
         """New connections are made with `tls` from now on."""
@@ -78,16 +83,21 @@ class HttpServer:
 
 
 async def serve(
-    front: HttpFront, address: str, drain_timeout: float, tls: ssl.SSLContext | None = None
+    front: HttpFront,
+    address: str,
+    drain_timeout: float,
+    tls: ssl.SSLContext | None = None,
+    inherited: Sequence[socket.socket] = (),
 ) -> HttpServer:
     """Opens `front` at ADDR (`host:port`, `[v6]:port`, `unix:/path`, `off`).
 
-    With `tls` over TCP, though not over a unix socket. `drain_timeout` in seconds. Raises
-    `ConfigError`, one line, if it cannot listen there.
+    If there are `inherited` sockets, which listen already, it takes them over instead. With `tls`
+    over TCP, though not over a unix socket. `drain_timeout` in seconds. Raises `ConfigError`, one
+    line, if it cannot listen there.
     """
     server = HttpServer(front, drain_timeout, tls)
     try:
-        await server.listen(address)
+        await server.listen(address, inherited)
     except BaseException:
         await server.aclose()
         raise
