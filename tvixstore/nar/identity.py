@@ -13,8 +13,8 @@ from typing import Final
 
 from blake3 import blake3
 
-from tvixstore.castore import Digest, Node, encode_node
-from tvixstore.errors import Unavailable
+from tvixstore.castore import DIGEST_BYTES, Digest, Node, encode_node
+from tvixstore.errors import InvalidData, Unavailable
 from tvixstore.kv import KeyValue
 from tvixstore.log import Logger
 from tvixstore.nar.render import render
@@ -87,6 +87,12 @@ class NarIdentities:
             self.unkept += 1
             _log.warning("nar.identity_unkept", node=node, reason=str(error))
         return identity
+
+
+def check_row(key: bytes, record: bytes) -> None:
+    """Raises `InvalidData` for a row that `keep` did not write."""
+    if len(key) != DIGEST_BYTES or _decode(record) is None:
+        raise InvalidData("the record is of another version, or does not have its checksum")
 
 
 def _key(node: Node) -> bytes:
