@@ -7,7 +7,7 @@ read. Whoever wants it gone says so.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -52,8 +52,14 @@ class StrayFile:
 class BlobAudit:
     """The tables and files of one local blob service."""
 
-    def __init__(self, lists: KeyValue, store: ChunkStore) -> None:
+    def __init__(
+        self,
+        lists: KeyValue,
+        store: ChunkStore,
+        forget: Callable[[Digest, StoreError], Awaitable[None]],
+    ) -> None:
         self._store = store
+        self._forget = forget
         self._pool = store.pools.background
         self._chunks = TableReader(store.index, self._pool)
         self._lists = TableReader(lists, self._pool)
@@ -110,8 +116,8 @@ class BlobAudit:
         """Makes that blob absent, unless another list took the place of the damaged one."""
         if damage.row is None or not await self._is_list(damage.key, damage.row):
             return False
-        await self._lists.table.apply([(damage.key, None)])
-        return True
+        await self._forget(Digest(damage.key), CorruptData(damage.reason))
+        return not await self._is_list(damage.key, damage.row)
 
     async def sizes(self, digests: Sequence[Digest]) -> list[int | None]:
         """The sizes of blobs, as the index has them; `None` for those that are absent."""

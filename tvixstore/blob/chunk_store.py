@@ -7,6 +7,7 @@ One that cannot be read any more is dropped from the index, so that whoever need
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -96,7 +97,7 @@ class ChunkStore:
                 return False
             try:
                 # The file first: while the entry is there, no writer puts a new one in its place.
-                await self._remove_file(digest)
+                await self._remove_file(digest, value)
                 await self.index.apply([(digest, None)])
             except (StoreError, OSError) as error:
                 _log.error("chunk.not_dropped", chunk=digest.hex(), reason=str(error))
@@ -125,10 +126,12 @@ class ChunkStore:
             return True
         return True
 
-    async def _remove_file(self, digest: bytes) -> None:
-        # As large as it is, whatever a damaged entry says of it.
-        path = self.files.path(digest)
-        self._forget_bytes(await self.pools.files.run(self.files.take_away, path))
+    async def _remove_file(self, digest: bytes, value: bytes) -> None:
+        size = await self.pools.files.run(self.files.take_away, self.files.path(digest))
+        with contextlib.suppress(CorruptData):
+            # As much as was counted when it came, whatever it was damaged to.
+            size = size and Record.decode(digest, value).stored
+        self._forget_bytes(size)
 
     def _forget_bytes(self, size: int) -> None:
         if size and self.guard is not None:

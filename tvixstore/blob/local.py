@@ -81,7 +81,7 @@ class LocalBlobService(BlobService):
 
     def audit(self) -> BlobAudit:
         """For whoever goes through all of it."""
-        return BlobAudit(self._blobs, self._store)
+        return BlobAudit(self._blobs, self._store, self._forget)
 
     async def has(self, digest: Digest) -> bool:
         return (
