@@ -145,9 +145,20 @@ class BlobAudit:
             strays = [StrayFile(os.path.join(folder, name), False) for name in sorted(foreign)]
             heads = await self._chunk_heads([bytes.fromhex(name) for name in ours])
             for name, head in zip(ours, heads, strict=True):
-                if (head is None or not is_in_file(head)) and await self._is_stray(folder, name):
-                    strays.append(StrayFile(os.path.join(folder, name), True))
+                if (head is None or not is_in_file(head)) and (
+                    await self.is_stray(stray := StrayFile(os.path.join(folder, name), True))
+                ):
+                    strays.append(stray)
             yield strays
+
+    async def is_stray(self, stray: StrayFile) -> bool:
+        """Whether it is still there, and still of no use."""
+        digest = bytes.fromhex(os.path.basename(stray.path))
+        return (
+            not await self._is_used(digest)
+            and await self._pool.run(os.path.lexists, stray.path)
+            and not await self._is_used(digest)
+        )
 
     async def remove_stray(self, stray: StrayFile) -> bool:
         """Removes it, unless it is not ours, or has come to be of use."""
@@ -229,16 +240,6 @@ class BlobAudit:
 
     async def _chunk_heads(self, digests: Sequence[bytes]) -> list[bytes | None]:
         return await self._chunks.heads(digests, Record.HEAD_BYTES)
-
-    async def _is_stray(self, folder: str, name: str) -> bool:
-        """Whether it is still there, and still of no use."""
-        digest = bytes.fromhex(name)
-        path = os.path.join(folder, name)
-        return (
-            not await self._is_used(digest)
-            and await self._pool.run(os.path.lexists, path)
-            and not await self._is_used(digest)
-        )
 
     async def _is_used(self, digest: bytes) -> bool:
         """Whether the index has the chunk as a file, or is about to."""

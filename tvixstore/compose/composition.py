@@ -28,6 +28,7 @@ from tvixstore.pathinfo.nix import Fills
 from tvixstore.policy.tasks import end
 from tvixstore.pools import Pools
 from tvixstore.tree import Content
+from tvixstore.upkeep import Holdings, LocalUpkeep, Upkeep
 
 
 class Composition:
@@ -42,6 +43,7 @@ class Composition:
         nars: NarIdentities,
         pools: Pools,
         upstreams: list[UpstreamHealth],
+        upkeep: Upkeep | None,
         closing: AsyncExitStack,
     ) -> None:
         self.path_infos = path_infos
@@ -52,6 +54,8 @@ class Composition:
         # What the NARs of trees in `content` are known by.
         self.nars = nars
         self.pools = pools
+        # Of what is kept in `state`.
+        self.upkeep = upkeep
         self._upstreams = upstreams
         self._closing = closing
 
@@ -111,13 +115,22 @@ class Composition:
             path_infos = builder.path_infos(ROOT)
             content = builder.content()
             nars = builder.nars()
+            upkeep = None if engine is None else _upkeep(builder, path_infos, engine)
             for peer in builder.connecting:
                 await peer.connect()
             upstreams = list(builder.health.values())
             summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
             closing.push_async_callback(end, [summing])
             return cls(
-                path_infos, content, metrics, state, nars, pools, upstreams, closing.pop_all()
+                path_infos,
+                content,
+                metrics,
+                state,
+                nars,
+                pools,
+                upstreams,
+                upkeep,
+                closing.pop_all(),
             )
 
     def __repr__(self) -> str:
@@ -154,6 +167,23 @@ def needs_state(config: Config, graph: Graph) -> bool:
         or (isinstance(node, LocalNode) and node.path.resolve() == config.daemon.state.resolve())
         for _, _, node in graph.nodes()
     )
+
+
+def _upkeep(builder: Builder, root: PathInfoService, engine: LmdbEngine) -> Upkeep:
+    """Upkeep of what `builder` has built over the daemon's state."""
+    path = builder.daemon.state
+    place = path.resolve()
+    holdings = Holdings(
+        path,
+        builder.pools,
+        root,
+        builder.nars(),
+        engine.table,
+        blobs=builder.shared(("blobs", place)),
+        directories=builder.shared(("directories", place)),
+        path_infos=builder.shared(("path infos", place)),
+    )
+    return LocalUpkeep(holdings)
 
 
 def _table(engine: LmdbEngine | None, name: str) -> KeyValue:

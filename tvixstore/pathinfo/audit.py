@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tvixstore.errors import CorruptData, InvalidData
+from tvixstore.errors import InvalidData
 from tvixstore.kv import Damage, TableReader
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.codec import decode_record
@@ -62,13 +62,6 @@ class PathInfoAudit:
             return None
         kept, damaged = _decode_all([(path_hash, row)])
         return kept[0] if kept else damaged[0]
-
-    async def info(self, path_hash: bytes) -> PathInfo | None:
-        """Raises `CorruptData` where there is something, and it is no path info."""
-        found = await self.get(path_hash)
-        if isinstance(found, Damage):
-            raise CorruptData(found.reason)
-        return None if found is None else found.info
 
     async def is_still(self, kept: Kept) -> bool:
         """Whether nothing else was put, and it was not taken away, since it was read."""
