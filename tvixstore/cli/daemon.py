@@ -131,6 +131,8 @@ class _Daemon:
                 composition.metrics,
                 composition.pools,
                 writes=writes,
+                upkeep=composition.upkeep,
+                admin=daemon.is_local(),
                 access_log=daemon.access_log,
             ),
             str(daemon.grpc),

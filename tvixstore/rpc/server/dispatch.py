@@ -44,6 +44,8 @@ class Row:
     serve: Serve
     # Whether it changes something, which may not be allowed.
     writes: bool = False
+    # Whether it is for operators alone.
+    admin: bool = False
     # Whether what is put is held in memory until it is whole.
     holds: bool = False
     # Whether its replies may wait for each other.
@@ -133,6 +135,12 @@ class Dispatcher:
             raise _shutting_down()
         if row.writes and not self._front.writes:
             raise Refusal(Status.PERMISSION_DENIED, "nothing may be put here: writes are off")
+        if row.admin and not self._front.admin:
+            raise Refusal(
+                Status.PERMISSION_DENIED,
+                "other machines can connect to this daemon, so nobody may administer it: have it "
+                "listen on loopback or unix sockets alone",
+            )
 
     def _settle(
         self, row: Row, call: Call[Any, Any], refusal: Refusal | None, seconds: float

@@ -10,6 +10,7 @@ from tvixstore.pathinfo import PathInfoService
 from tvixstore.pools import Pools
 from tvixstore.rpc.codec import MAX_MESSAGE_BYTES
 from tvixstore.tree import Content
+from tvixstore.upkeep import Upkeep
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ class GrpcFront:
     pools: Pools
     # Whether anything may be put.
     writes: bool = False
+    # What operators ask of the store, if there is one; and whether anybody may.
+    upkeep: Upkeep | None = None
+    admin: bool = False
     # Whether each call is logged.
     access_log: bool = False
     limits: Limits = field(default=Limits())
