@@ -94,6 +94,18 @@ def show(file: ComposeArgument = None) -> None:
     typer.echo(render(config.daemon, lower(config)))
 
 
+def _register() -> None:
+    """The commands that have a file of their own; they use what is above."""
+    from tvixstore.cli.copy import copy
+    from tvixstore.cli.info import info
+
+    app.command()(copy)
+    app.command()(info)
+
+
+_register()
+
+
 def main() -> None:
     """The entry point; ends the process."""
     # A terminal that cannot show a character of a tree still gets the rest of it.

@@ -43,7 +43,7 @@ def run(config: Config) -> int:
     _relax_collector()
     # When a counter was first counted is of no use to anybody, and doubles `/metrics`.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_Daemon(config).run())
 
 
@@ -71,7 +71,8 @@ def _relax_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes event loops: uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:
