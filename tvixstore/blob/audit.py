@@ -288,9 +288,11 @@ class SoundBlobs(BlobService):
         return [Chunk(Digest(chunk), size) for chunk, size in entries]
 
     async def _load(self, entry: Entry) -> bytes:
-        chunk, _ = entry
+        chunk, size = entry
         if (data := await self._audit.load(chunk)) is None:
             raise Incomplete(f"chunk {chunk.hex()} is missing", chunk)
+        if len(data) != size:
+            raise CorruptData(f"chunk {chunk.hex()} has {len(data)} bytes, not {size} as its list")
         return data
 
 

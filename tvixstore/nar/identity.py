@@ -66,7 +66,7 @@ class NarIdentities:
 
     async def keep(self, node: Node, identity: NarIdentity) -> None:
         """Remembers it, durably: for whoever made `node` from that NAR."""
-        await self.table.apply([(_key(node), _encode(identity))])
+        await self.table.apply([(_key(node), encode_identity(identity))])
 
     async def aclose(self) -> None:
         """Cancels what is being rendered; those who wait for it get `Unavailable`."""
@@ -99,7 +99,7 @@ def _key(node: Node) -> bytes:
     return Digest.of(encode_node(node)).raw
 
 
-def _encode(identity: NarIdentity) -> bytes:
+def encode_identity(identity: NarIdentity) -> bytes:
     value = identity.size.to_bytes(_SIZE_BYTES, "big") + identity.sha256
     return _VERSION + blake3(value).digest(_CHECKSUM_BYTES) + value
 

@@ -6,7 +6,7 @@ are somebody else's, and left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tvixstore.errors import InvalidData
@@ -29,7 +29,7 @@ def _check_pin(key: bytes, row: bytes) -> None:
 
 
 # A row each table: the kind of its findings, and what raises `InvalidData` for a wrong row.
-_CHECKS: Final[Mapping[str, tuple[Kind, Callable[[bytes, bytes], None]]]] = {
+CHECKS: Final[dict[str, tuple[Kind, Callable[[bytes, bytes], None]]]] = {
     "pins": ("pin", _check_pin),
     "calculated": ("calculated", check_identity),
     "remembered": ("remembered", check_remembered),
@@ -45,7 +45,7 @@ class RowScrub:
         self._holdings = holdings
 
     async def everything(self) -> None:
-        for name, (kind, check) in _CHECKS.items():
+        for name, (kind, check) in CHECKS.items():
             reader = TableReader(self._holdings.table(name), self._holdings.pools.background)
             self._findings.begin(name, await reader.count())
             after: bytes | None = None
