@@ -73,3 +73,7 @@ class Unsupported(StoreError):
 
 class ConfigError(StoreError):
     """A composition that cannot be used; `str()` lists every mistake, a line each."""
+
+
+class StateInUse(ConfigError):
+    """Another process, most likely a daemon, has the state directory."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 from dataclasses import dataclass
+from typing import ClassVar
 
 import zstandard
 from blake3 import blake3
@@ -31,6 +32,9 @@ _IN_FILE = 2
 class Record:
     """A chunk's entry in the index: `size` bytes, kept as `stored` bytes."""
 
+    # What comes before the stored form.
+    HEAD_BYTES: ClassVar[int] = _HEADER.size
+
     size: int
     stored: int
     compressed: bool
@@ -51,6 +55,16 @@ class Record:
             if flags < 4 and len(value) - _HEADER.size == (0 if in_file else stored):
                 return cls(size, stored, bool(flags & _COMPRESSED), payload)
         raise CorruptData(f"the index entry of chunk {digest.hex()} cannot be read")
+
+
+def size_of(head: bytes) -> int | None:
+    """The chunk's size by the head of its record; `None` if it has none."""
+    return int(_HEADER.unpack_from(head)[1]) if len(head) >= _HEADER.size else None
+
+
+def is_in_file(row: bytes) -> bool:
+    """Whether the record in `row` says that the stored form is a file."""
+    return len(row) >= _HEADER.size and bool(row[0] & _IN_FILE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,15 @@ class ChunkFiles:
                 removed += 1
         return removed
 
+    def take_away(self, path: str) -> int:
+        """Removes one file, and says how large it was, at least 1; 0 if it is not there."""
+        try:
+            size = os.stat(path).st_size
+            os.unlink(path)
+        except FileNotFoundError:
+            return 0
+        return max(1, size)
+
     def read(self, digest: bytes, size: int) -> bytes:
         """The file's bytes if it has `size` of them; otherwise as many as tell that it has not."""
         descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)

@@ -7,6 +7,7 @@ One that cannot be read any more is dropped from the index, so that whoever need
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ IN_LOOP_BYTES = 256 << 10
 IN_LOOP_BYTES_OF_A_STREAM = 32 << 10
 
 # Of a file that is gone, or that the disk cannot read any more; written anew, it can be.
-_LOST = frozenset({errno.ENOENT, errno.EIO})
+LOST = frozenset({errno.ENOENT, errno.EIO})
 
 _log = Logger(__name__)
 
@@ -53,7 +54,8 @@ class ChunkStore:
         # Chunks dropped since start.
         self.dropped = 0
         self._metrics = metrics
-        self._dropping = asyncio.Lock()
+        # Held by whoever takes a chunk away: its file is gone a little before its entry.
+        self.dropping = asyncio.Lock()
 
     async def load(self, digest: bytes, in_loop: int = IN_LOOP_BYTES) -> bytes | None:
         """The chunk, verified, or `None` if it is absent; `in_loop` bytes are worth no thread.
@@ -72,37 +74,44 @@ class ChunkStore:
                 return decode_chunk(digest, record, record.payload)
             return await self.pools.cpu.run(decode_chunk, digest, record, record.payload)
         except (CorruptData, Incomplete) as error:
-            await self._drop(digest, error)
+            await self.drop(digest, error)
             raise
 
     def _read_file(self, digest: bytes, record: Record) -> bytes:
         try:
             payload = self.files.read(digest, record.stored)
         except OSError as error:
-            if error.errno in _LOST:
+            if error.errno in LOST:
                 raise Incomplete(
                     f"the file of chunk {digest.hex()} is lost: {error.strerror}", digest
                 ) from error
             raise storage_error(error, self.files.root) from error
         return decode_chunk(digest, record, payload)
 
-    async def _drop(self, digest: bytes, reason: StoreError) -> None:
-        async with self._dropping:
+    async def drop(self, digest: bytes, reason: StoreError) -> bool:
+        """Makes a chunk absent that cannot be read; `False` if it can be, or is absent already."""
+        async with self.dropping:
             # Meanwhile another reader may have dropped it, and a writer stored it anew.
             value = await self.index.get(digest)
             if value is None or await self._may_be_readable(digest, value):
-                return
+                return False
             try:
                 # The file first: while the entry is there, no writer puts a new one in its place.
                 await self._remove_file(digest, value)
                 await self.index.apply([(digest, None)])
             except (StoreError, OSError) as error:
                 _log.error("chunk.not_dropped", chunk=digest.hex(), reason=str(error))
-                return
+                return False
         self.dropped += 1
         if self._metrics is not None:
             self._metrics.chunks_dropped.inc()
         _log.error("chunk.dropped", chunk=digest.hex(), reason=str(reason))
+        return True
+
+    def remove_stray(self, path: str) -> None:
+        """Removes a file that no entry is about, in the loop: it takes less than the way to a
+        thread, on which a commit could come to use it."""
+        self._forget_bytes(self.files.take_away(path))
 
     async def _may_be_readable(self, digest: bytes, value: bytes) -> bool:
         try:
@@ -118,6 +127,12 @@ class ChunkStore:
         return True
 
     async def _remove_file(self, digest: bytes, value: bytes) -> None:
-        removed = await self.pools.files.run(self.files.remove, [self.files.path(digest)])
-        if removed and self.guard is not None:
-            self.guard.add("chunks", -Record.decode(digest, value).stored)
+        size = await self.pools.files.run(self.files.take_away, self.files.path(digest))
+        with contextlib.suppress(CorruptData):
+            # As much as was counted when it came, whatever it was damaged to.
+            size = size and Record.decode(digest, value).stored
+        self._forget_bytes(size)
+
+    def _forget_bytes(self, size: int) -> None:
+        if size and self.guard is not None:
+            self.guard.add("chunks", -size)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from tvixstore.blob.audit import BlobAudit
 from tvixstore.blob.chunk_codec import StoredForm, encode_chunk
 from tvixstore.blob.chunk_files import ChunkFiles
 from tvixstore.blob.chunk_list import Entry, decode_chunk_list
@@ -77,6 +78,10 @@ class LocalBlobService(BlobService):
     def dropped_chunks(self) -> int:
         """How many chunks were found corrupt or missing, and dropped, since start."""
         return self._store.dropped
+
+    def audit(self) -> BlobAudit:
+        """For whoever goes through all of it."""
+        return BlobAudit(self._blobs, self._store, self._forget)
 
     async def has(self, digest: Digest) -> bool:
         return (

@@ -96,6 +96,22 @@ def show(file: ComposeArgument = None) -> None:
     typer.echo(render(config.daemon, lower(config)))
 
 
+def _register() -> None:
+    """The commands that have a file of their own; they use what is above."""
+    from tvixstore.cli.copy import copy
+    from tvixstore.cli.info import info
+    from tvixstore.cli.pins import pin, pins, unpin
+    from tvixstore.cli.verify import verify
+
+    app.command()(copy)
+    app.command()(info)
+    for command in (pin, unpin, pins, verify):
+        app.command()(command)
+
+
+_register()
+
+
 def main() -> None:
     """The entry point; ends the process."""
     # A terminal that cannot show a character of a tree still gets the rest of it.

@@ -50,7 +50,7 @@ def run(config: Config) -> int:
     notifier = Notifier.of(os.environ)
     with inherited_sockets(config.daemon, os.environ) as inherited:
         placed = replace(config, daemon=inherited.placed(config.daemon))
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_Daemon(placed, inherited, notifier).run())
 
 
@@ -78,7 +78,8 @@ def _relax_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes event loops: uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:
@@ -151,6 +152,7 @@ class _Daemon:
                 composition.metrics,
                 composition.pools,
                 access=guard.access,
+                upkeep=composition.upkeep,
                 access_log=daemon.access_log,
             ),
             str(daemon.grpc),

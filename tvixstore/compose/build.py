@@ -139,6 +139,10 @@ class Builder:
         service: Service = self._shared[key]
         return service
 
+    def shared(self, key: object) -> Any | None:
+        """The service that was made for `key`, if one was."""
+        return self._shared.get(key)
+
     def trusted_keys(self) -> KeyRing:
         """The keys that the signatures of any upstream, or of what is put, are checked with."""
         keys = [

@@ -33,6 +33,7 @@ from tvixstore.pathinfo.uploads import Uploads
 from tvixstore.policy.tasks import end
 from tvixstore.pools import Pools
 from tvixstore.tree import Content
+from tvixstore.upkeep import Holdings, LocalUpkeep, Upkeep
 
 
 class Composition:
@@ -49,6 +50,7 @@ class Composition:
         extras: CachedExtras,
         pools: Pools,
         upstreams: list[UpstreamHealth],
+        upkeep: Upkeep | None,
         closing: AsyncExitStack,
     ) -> None:
         self.path_infos = path_infos
@@ -63,6 +65,8 @@ class Composition:
         # Realisations, logs and the like, its own and its substituters'.
         self.extras = extras
         self.pools = pools
+        # Of what is kept in `state`.
+        self.upkeep = upkeep
         self._upstreams = upstreams
         self._closing = closing
 
@@ -130,6 +134,7 @@ class Composition:
                 KeyRing(required) if required else None,
             )
             extras = make_extras(builder, _table(engine, "extras"))
+            upkeep = None if engine is None else _upkeep(builder, path_infos, engine)
             for peer in builder.connecting:
                 await peer.connect()
             upstreams = list(builder.health.values())
@@ -145,6 +150,7 @@ class Composition:
                 extras,
                 pools,
                 upstreams,
+                upkeep,
                 closing.pop_all(),
             )
 
@@ -182,6 +188,23 @@ def needs_state(config: Config, graph: Graph) -> bool:
         or (isinstance(node, LocalNode) and node.path.resolve() == config.daemon.state.resolve())
         for _, _, node in graph.nodes()
     )
+
+
+def _upkeep(builder: Builder, root: PathInfoService, engine: LmdbEngine) -> Upkeep:
+    """Upkeep of what `builder` has built over the daemon's state."""
+    path = builder.daemon.state
+    place = path.resolve()
+    holdings = Holdings(
+        path,
+        builder.pools,
+        root,
+        builder.nars(),
+        engine.table,
+        blobs=builder.shared(("blobs", place)),
+        directories=builder.shared(("directories", place)),
+        path_infos=builder.shared(("path infos", place)),
+    )
+    return LocalUpkeep(holdings)
 
 
 def _table(engine: LmdbEngine | None, name: str) -> KeyValue:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tvixstore.castore import Digest, Directory, decode_directory
+from tvixstore.directory.audit import DirectoryAudit
 from tvixstore.directory.closure import ClosurePutter, walk_closure
 from tvixstore.directory.service import DirectoryPutter, DirectoryService
 from tvixstore.errors import CorruptData, InvalidData
 from tvixstore.kv import KeyValue
 from tvixstore.log import Logger
 from tvixstore.policy.lru import Lru
+
+if TYPE_CHECKING:
+    from tvixstore.pools import Pool
 
 _log = Logger(__name__)
 
@@ -80,6 +85,21 @@ class LocalDirectoryService(DirectoryService):
 
     async def put_closure(self) -> DirectoryPutter:
         return ClosurePutter(self)
+
+    def audit(self, pool: Pool) -> DirectoryAudit:
+        """For whoever goes through all of it, in threads of `pool`."""
+        return DirectoryAudit(self, pool)
+
+    async def drop(self, digest: Digest, row: bytes) -> bool:
+        """Makes a Directory absent, on disk and in memory, of which `row` is still all there is.
+
+        Not while anything is put: that may be what mends it.
+        """
+        if await self.table.get(digest.raw) != row or self._puts_running:
+            return False
+        await self.table.apply([(digest.raw, None)])
+        self._decoded.discard(digest.raw)
+        return True
 
     async def _read(self, digest: Digest, row: bytes, puts_before: int) -> Directory:
         """The Directory in `row`, verified; a row that is not what its key says is dropped."""

@@ -1,5 +1,6 @@
 """Everything that persists: one small key-value interface, one file per engine."""
 
+from tvixstore.kv.audit import Damage, TableReader
 from tvixstore.kv.disk import DiskGuard
 from tvixstore.kv.lmdb import Durability, LmdbEngine
 from tvixstore.kv.memory import MemoryKeyValue
@@ -10,11 +11,13 @@ from tvixstore.kv.steps import STEPS, step
 __all__ = [
     "STEPS",
     "Change",
+    "Damage",
     "DiskGuard",
     "Durability",
     "KeyValue",
     "LmdbEngine",
     "MemoryKeyValue",
     "StateDirectory",
+    "TableReader",
     "step",
 ]

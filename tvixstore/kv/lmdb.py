@@ -21,6 +21,7 @@ import asyncio
 import errno
 import os
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -34,7 +35,7 @@ from tvixstore.kv.steps import step
 from tvixstore.log import Logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 Durability = Literal["power", "process"]
@@ -99,6 +100,8 @@ class LmdbEngine:
         self._lost = False
         # Held while the environment is used off the loop, and while it is exchanged.
         self._in_use = threading.Lock()
+        # The same of reading off the loop: it may wait for the disk, and writers not for it.
+        self._in_reading = threading.Lock()
         self._writer = GroupCommit("tvixstore-lmdb", self._commit_group, MAX_GROUP_BYTES)
         try:
             self._environment = self._open()
@@ -136,6 +139,22 @@ class LmdbEngine:
         self._reopen(environment)
         return self._environment.begin()
 
+    @contextmanager
+    def begin_in_thread(self) -> Iterator[lmdb.Transaction[memoryview]]:
+        """A transaction that reads, off the loop, one at a time; values are views that end with it.
+
+        To be short, like all that read: what is written meanwhile cannot take the place of what was
+        there before.
+        """
+        with self._in_reading:
+            if self._lost:
+                raise Unavailable(f"{self.path}: this LMDB environment is to be opened again")
+            try:
+                with self._environment.begin(buffers=True) as transaction:
+                    yield transaction
+            except lmdb.Error as error:
+                raise self.translated(error) from error
+
     async def write(self, batch: _Batch) -> bool:
         environment = self._environment
         try:
@@ -171,7 +190,7 @@ class LmdbEngine:
 
         Only the first of those who noticed does it, and one that fails leaves it to the next.
         """
-        with self._in_use:
+        with self._in_use, self._in_reading:
             if self._environment is not failed and not self._lost:
                 return
             self._lost = True
@@ -284,6 +303,37 @@ class LmdbTable(KeyValue):
             after = part[-1][0]
             await asyncio.sleep(0)
         return page
+
+    def count(self) -> int:
+        """How many rows there are."""
+        try:
+            with self._engine.begin() as transaction:
+                return int(transaction.stat(self.database)["entries"])
+        except lmdb.Error as error:
+            raise self._engine.translated(error) from error
+
+    def read_page(self, after: bytes | None, rows: int, size: int) -> list[tuple[bytes, bytes]]:
+        """In a thread: rows above `after`, at most so many, and no more once they are so large."""
+        page: list[tuple[bytes, bytes]] = []
+        with (
+            self._engine.begin_in_thread() as transaction,
+            transaction.cursor(db=self.database) as cursor,
+        ):
+            found = cursor.first() if after is None else cursor.set_range(after + b"\0")
+            while found and len(page) < rows and size > 0:
+                page.append((bytes(cursor.key()), bytes(cursor.value())))
+                size -= len(page[-1][1])
+                found = cursor.next()
+        return page
+
+    def read_heads(self, keys: Sequence[bytes], length: int | None) -> list[bytes | None]:
+        """In a thread: the first `length` bytes of each value, or all of it."""
+        heads: list[bytes | None] = []
+        with self._engine.begin_in_thread() as transaction:
+            for key in keys:
+                value = transaction.get(key, db=self.database)
+                heads.append(None if value is None else bytes(value[:length]))
+        return heads
 
     def _slice(self, prefix: bytes, after: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
         # The first key that can come after `after` is `after` and a zero byte.

@@ -15,7 +15,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Self
 
-from tvixstore.errors import ConfigError
+from tvixstore.errors import ConfigError, StateInUse
 from tvixstore.kv.files import sync_directory
 from tvixstore.log import Logger
 
@@ -100,7 +100,7 @@ class StateDirectory:
         except BlockingIOError:
             holder = os.pread(descriptor, _PID_WIDTH, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise ConfigError(
+            raise StateInUse(
                 f"state directory {self.path} is in use by process {holder or '(unknown)'} "
                 f"(lock file {path}): stop that one, or give this one another state directory"
             ) from None

@@ -13,8 +13,8 @@ from typing import Final
 
 from blake3 import blake3
 
-from tvixstore.castore import Digest, Node, encode_node
-from tvixstore.errors import Unavailable
+from tvixstore.castore import DIGEST_BYTES, Digest, Node, encode_node
+from tvixstore.errors import InvalidData, Unavailable
 from tvixstore.kv import KeyValue
 from tvixstore.log import Logger
 from tvixstore.nar.render import render
@@ -66,7 +66,7 @@ class NarIdentities:
 
     async def keep(self, node: Node, identity: NarIdentity) -> None:
         """Remembers it, durably: for whoever made `node` from that NAR."""
-        await self.table.apply([(_key(node), _encode(identity))])
+        await self.table.apply([(_key(node), encode_identity(identity))])
 
     async def aclose(self) -> None:
         """Cancels what is being rendered; those who wait for it get `Unavailable`."""
@@ -89,11 +89,17 @@ class NarIdentities:
         return identity
 
 
+def check_row(key: bytes, record: bytes) -> None:
+    """Raises `InvalidData` for a row that `keep` did not write."""
+    if len(key) != DIGEST_BYTES or _decode(record) is None:
+        raise InvalidData("the record is of another version, or does not have its checksum")
+
+
 def _key(node: Node) -> bytes:
     return Digest.of(encode_node(node)).raw
 
 
-def _encode(identity: NarIdentity) -> bytes:
+def encode_identity(identity: NarIdentity) -> bytes:
     value = identity.size.to_bytes(_SIZE_BYTES, "big") + identity.sha256
     return _VERSION + blake3(value).digest(_CHECKSUM_BYTES) + value
 

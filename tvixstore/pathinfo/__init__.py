@@ -11,6 +11,7 @@ from tvixstore.pathinfo.memory import MemoryPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.optional import OptionalPathInfoService
+from tvixstore.pathinfo.pins import Pin, Pins
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
 from tvixstore.pathinfo.remembered import ABSENT, Absent, RememberedAnswers
@@ -37,6 +38,8 @@ __all__ = [
     "OptionalPathInfoService",
     "PathInfo",
     "PathInfoService",
+    "Pin",
+    "Pins",
     "RacingPathInfoService",
     "ReadOnlyPathInfoService",
     "RememberedAnswers",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from tvixstore.errors import InvalidData
 from tvixstore.kv import KeyValue
+from tvixstore.nix.store_path import HASH_BYTES
 from tvixstore.policy.lru import Lru
 from tvixstore.policy.write_behind import WriteBehind
 
@@ -14,8 +16,15 @@ _GRAIN = 3600
 # Seconds, and paths, after which what was recorded is written.
 _DELAY = 60.0
 _BATCH = 1000
+_TIME_BYTES = 8
 # Paths whose recorded time is remembered; of others a read is recorded again, which only costs.
 _REMEMBERED = 100_000
+
+
+def check_row(key: bytes, row: bytes) -> None:
+    """Raises `InvalidData` for a row that `LastAccess` did not write."""
+    if len(key) != HASH_BYTES or len(row) != _TIME_BYTES:
+        raise InvalidData(f"{len(row)} bytes for a key of {len(key)}: no time of a path")
 
 
 class LastAccess:
@@ -51,4 +60,6 @@ class LastAccess:
         await self._writes.aclose()
 
     async def _write(self, times: Mapping[bytes, int]) -> None:
-        await self._table.apply([(key, now.to_bytes(8, "big")) for key, now in times.items()])
+        await self._table.apply(
+            [(key, now.to_bytes(_TIME_BYTES, "big")) for key, now in times.items()]
+        )

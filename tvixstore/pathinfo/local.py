@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
 
 from tvixstore.errors import CorruptData, InvalidData
 from tvixstore.kv import KeyValue
 from tvixstore.log import Logger
 from tvixstore.nix import KeyRing, nixbase32
 from tvixstore.pathinfo.access import LastAccess
+from tvixstore.pathinfo.audit import PathInfoAudit
 from tvixstore.pathinfo.codec import decode_record, encode_record
 from tvixstore.pathinfo.info import PathInfo
 from tvixstore.pathinfo.merge import merge
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.lru import Lru
 from tvixstore.tree import Content
+
+if TYPE_CHECKING:
+    from tvixstore.pools import Pool
 
 _log = Logger(__name__)
 
@@ -97,6 +102,18 @@ class LocalPathInfoService(PathInfoService):
                 yield info
             after = rows[-1][0]
 
+    def audit(self, pool: Pool) -> PathInfoAudit:
+        """For whoever goes through all of it, in threads of `pool`."""
+        return PathInfoAudit(self, pool)
+
+    async def drop(self, path_hash: bytes, record: bytes) -> bool:
+        """Makes a path absent of which `record` is still what is kept."""
+        async with self._lock(path_hash):
+            if await self.table.get(path_hash) != record:
+                return False
+            await self.table.apply([(path_hash, None)])
+            return True
+
     async def aclose(self) -> None:
         """Writes the reads that wait to be recorded."""
         if self.last_access is not None:
@@ -114,10 +131,8 @@ class LocalPathInfoService(PathInfoService):
 
     async def _drop(self, path_hash: bytes, record: bytes, error: InvalidData) -> None:
         self._count_corrupt(path_hash, error)
-        async with self._lock(path_hash):
-            # A put may have mended it meanwhile.
-            if await self.table.get(path_hash) == record:
-                await self.table.apply([(path_hash, None)])
+        # A put may have mended it meanwhile.
+        await self.drop(path_hash, record)
 
     def _count_corrupt(self, path_hash: bytes, error: InvalidData) -> None:
         self.corrupt += 1

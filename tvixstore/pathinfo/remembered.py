@@ -94,6 +94,14 @@ class _Answer:
 _FORGOTTEN: Final = _Answer(ABSENT, 0, 0)
 
 
+def check_row(key: bytes, row: bytes) -> None:
+    """Raises `InvalidData` for a row of either kind that `RememberedAnswers` did not write."""
+    if key.startswith(_ANSWER):
+        _Answer.decode(row)
+    elif not key.startswith(_INDEX) or len(key) <= _INDEX_KEY_AT or row:
+        raise InvalidData("the row is neither an answer nor one of their index")
+
+
 class RememberedAnswers:
     """Answers by upstream (its name, up to 16 bytes) and path hash, at most `capacity` in `table`.
 

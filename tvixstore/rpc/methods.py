@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 
 from grpclib.const import Cardinality
 
-from tvixstore.rpc import messages
+from tvixstore.rpc import admin_messages, messages
 from tvixstore.rpc.messages import Form
 
 Request = TypeVar("Request")
@@ -45,6 +45,7 @@ _BLOBS: Final = "castore.v1.BlobService"
 _DIRECTORIES: Final = "castore.v1.DirectoryService"
 _PATH_INFOS: Final = "store.v1.PathInfoService"
 _PROXY: Final = "v1.Proxy"
+_ADMIN: Final = "v1.Admin"
 _OURS: Final = ("tvixstore",)
 
 STAT_BLOB = Method(_BLOBS, "Stat", _UNARY, messages.STAT_BLOB, messages.BLOB_CHUNKS)
@@ -58,3 +59,9 @@ CALCULATE_NAR = Method(_PATH_INFOS, "CalculateNAR", _UNARY, messages.ROOT, messa
 LIST_PATH_INFOS = Method(_PATH_INFOS, "List", _SERVED, messages.NOTHING, messages.PATH_INFO)
 DESCRIBE = Method(_PROXY, "Describe", _UNARY, messages.DESCRIBE, messages.DESCRIPTION, _OURS)
 OPEN_NAR = Method(_PROXY, "OpenNar", _SERVED, messages.OPEN_NAR, messages.NAR_DATA, _OURS)
+PIN = Method(_ADMIN, "Pin", _UNARY, admin_messages.PIN, admin_messages.PINNED, _OURS)
+UNPIN = Method(_ADMIN, "Unpin", _UNARY, admin_messages.UNPIN, admin_messages.UNPINNED, _OURS)
+LIST_PINS = Method(
+    _ADMIN, "ListPins", _SERVED, admin_messages.LIST_PINS, admin_messages.PINNED, _OURS
+)
+VERIFY = Method(_ADMIN, "Verify", _SERVED, admin_messages.VERIFY, admin_messages.EVENT, _OURS)

@@ -32,7 +32,7 @@ class FileUpstream(Upstream):
 
     def __init__(self, settings: UpstreamSettings, pools: Pools) -> None:
         self.name = settings.name
-        self._root = _root(settings)
+        self._root = folder_of(settings)
         # Not the composition's: on a mount whose server is gone, calls never return, and those
         # threads would be missing where the store itself is read and written.
         self._files = Pool(f"folder-{settings.name}", _THREADS)
@@ -169,7 +169,7 @@ class FileBody(Body):
             self._descriptor = None
 
 
-def _root(settings: UpstreamSettings) -> Path:
+def folder_of(settings: UpstreamSettings) -> Path:
     parts = urlsplit(settings.url)
     path = Path(unquote(parts.path))
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not path.is_absolute():

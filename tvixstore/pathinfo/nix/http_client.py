@@ -1,4 +1,4 @@
-"""GET over HTTP, as polite and as careful as a cache deserves.
+"""HTTP, as polite and as careful as a cache deserves: mostly GET.
 
 Redirects are followed here and not by aiohttp, because it is here that credentials stay behind: a
 request that left its origin carries none from then on, even if it is sent back. URLs go out to the
@@ -27,7 +27,7 @@ from tvixstore.pathinfo.nix.urls import Url
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Mapping
 
     from tvixstore.pathinfo.nix.settings import UpstreamSettings
     from tvixstore.pools import Pools
@@ -41,6 +41,8 @@ _READ_AHEAD = 256 << 10
 # A body that nobody wants is read to its end, to keep the connection, if that is cheap.
 _DISCARDED = 64 << 10
 _DISCARDING = 1.0
+# Whoever got all of something may take so long, in seconds, to unpack it before it answers.
+_DIGESTING = 600.0
 
 log = Logger("tvixstore.pathinfo.nix.http")
 
@@ -111,6 +113,42 @@ class HttpClient:
                 f"{self._where(url)}: no answer within {self._settings.timeout:g} s"
             ) from error
 
+    async def send(
+        self,
+        method: str,
+        url: Url,
+        headers: Mapping[str, str],
+        body: AsyncIterable[bytes] | None = None,
+        *,
+        asks: bool = False,
+    ) -> Answer:
+        """The answer to what is sent, a redirect among them; `body` as `Content-Length` says.
+
+        With `asks`, the body waits for a word that it is wanted. Raises `Unavailable`, also when
+        nothing of the body is taken, or no answer comes behind it, for the stall timeout.
+        """
+        loop, patience = asyncio.get_running_loop(), self._settings.stall_timeout
+        authorization = await self._credentials.authorization(url)
+        try:
+            async with asyncio.timeout(patience) as stalled:
+
+                async def taken(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+                    async for part in parts:
+                        stalled.reschedule(loop.time() + patience)
+                        yield part
+                    stalled.reschedule(loop.time() + max(patience, _DIGESTING))
+
+                answer = await self._request(
+                    *(url, url, headers, authorization),
+                    method=method,
+                    body=None if body is None else taken(body),
+                    asks=asks,
+                )
+        except TimeoutError as error:
+            raise Unavailable(f"{self._where(url)}: nothing happens for {patience:g} s") from error
+        self._note_refusal(answer.where, answer.status)
+        return answer
+
     async def aclose(self) -> None:
         self._closed = True
         if self._session is not None:
@@ -145,7 +183,15 @@ class HttpClient:
             ) from error
 
     async def _request(
-        self, start: Url, url: Url, headers: Mapping[str, str], authorization: str | None
+        self,
+        start: Url,
+        url: Url,
+        headers: Mapping[str, str],
+        authorization: str | None,
+        *,
+        method: str = "GET",
+        body: AsyncIterable[bytes] | None = None,
+        asks: bool = False,
     ) -> Answer:
         where = self._where(start) + ("" if url is start else f" (redirected to {url})")
         sent = dict(headers)
@@ -156,8 +202,11 @@ class HttpClient:
         uses_tls = "https" in (url.scheme, proxy and proxy.url.scheme)
         context = await self._tls_context() if uses_tls else True
         try:
-            response = await session.get(
+            response = await session.request(
+                method,
                 yarl.URL(url.sent, encoded=True),
+                data=body,
+                expect100=asks,
                 headers={**sent, **_proxy_headers(proxy, url, "http")},
                 allow_redirects=False,
                 proxy=None if proxy is None else yarl.URL(proxy.url.base),

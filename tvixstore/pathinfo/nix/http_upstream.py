@@ -37,7 +37,7 @@ class HttpUpstream(Upstream):
 
     def __init__(self, settings: UpstreamSettings, pools: Pools) -> None:
         self.name = settings.name
-        self._home = _home(settings)
+        self._home = home_of(settings)
         self._client = HttpClient(settings, self._home, pools)
         self._stall_timeout = settings.stall_timeout
         self._pools = pools
@@ -214,7 +214,8 @@ class HttpBody(Body):
         await self._held.aclose()
 
 
-def _home(settings: UpstreamSettings) -> Url:
+def home_of(settings: UpstreamSettings) -> Url:
+    """Its URL as that of a folder. Raises `ConfigError`."""
     try:
         url = Url.parse(settings.url)
     except ValueError as error:

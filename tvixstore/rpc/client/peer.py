@@ -7,7 +7,7 @@ made once more, over a new one: everything here can be said twice.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -17,7 +17,14 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.exceptions import ProtocolError as CallError
 from h2.exceptions import ProtocolError
 
-from tvixstore.errors import CorruptData, InvalidData, ReadOnly, StoreError, Unavailable
+from tvixstore.errors import (
+    CorruptData,
+    InvalidData,
+    ReadOnly,
+    StoreError,
+    Unavailable,
+    Unsupported,
+)
 from tvixstore.log import Logger
 from tvixstore.policy.deadline import within
 from tvixstore.policy.outage import Outage
@@ -37,11 +44,15 @@ from tvixstore.rpc.client.link import CONNECTIONS, Dial, Link, Links, dialer
 from tvixstore.rpc.client.paced import Sent, Served
 from tvixstore.rpc.methods import (
     CALCULATE_NAR,
+    LIST_PINS,
+    PIN,
     PUT_BLOB,
     PUT_DIRECTORY,
     PUT_PATH_INFO,
     SNIX,
     TVIX,
+    UNPIN,
+    VERIFY,
     Method,
 )
 
@@ -61,6 +72,12 @@ _JUDGED: Final = frozenset({PUT_BLOB, PUT_DIRECTORY, PUT_PATH_INFO, CALCULATE_NA
 _REFUSALS: Final[dict[Status, type[StoreError]]] = {
     Status.INVALID_ARGUMENT: InvalidData,
     Status.PERMISSION_DENIED: ReadOnly,
+}
+# Those of operators, whom it also tells what can never be.
+_ADMIN: Final = frozenset({PIN, UNPIN, LIST_PINS, VERIFY})
+_ADMIN_REFUSALS: Final = _REFUSALS | {
+    Status.FAILED_PRECONDITION: Unsupported,
+    Status.DATA_LOSS: CorruptData,
 }
 
 log = Logger("tvixstore.rpc.client.peer")
@@ -244,7 +261,7 @@ class Peer:
                 self._settled.discard(method.service)
             if error.status is Status.UNAUTHENTICATED:
                 self._note_refusal(True, error.message)
-            kind = _REFUSALS.get(error.status) if method in _JUDGED else None
+            kind = _refusals(method).get(error.status)
             message = f": {error.message}" if error.message else ""
             raise (kind or Unavailable)(f"{self.name}: {error.status.name}{message}") from error
         except Timeout:
@@ -355,3 +372,9 @@ class Peer:
             await replies.aclose()
             raise
         return Served(self, replies, lambda: self._links.release(link))
+
+
+def _refusals(method: Method[Any, Any] | None) -> Mapping[Status, type[StoreError]]:
+    if method in _ADMIN:
+        return _ADMIN_REFUSALS
+    return _REFUSALS if method in _JUDGED else {}

@@ -12,6 +12,7 @@ from tvixstore.pathinfo import PathInfoService
 from tvixstore.pools import Pools
 from tvixstore.rpc.codec import MAX_MESSAGE_BYTES
 from tvixstore.tree import Content
+from tvixstore.upkeep import Upkeep
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class GrpcFront:
     pools: Pools
     # Who may do what.
     access: Access = field(default_factory=lambda: Access.of("read"))
+    # What operators ask of the store, if there is one.
+    upkeep: Upkeep | None = None
     # Whether each call is logged.
     access_log: bool = False
     limits: Limits = field(default_factory=Limits)

@@ -13,6 +13,7 @@ from grpclib.const import Handler
 from tvixstore.rpc import methods
 from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server import health, reflection
+from tvixstore.rpc.server.admin import AdminHandlers
 from tvixstore.rpc.server.blobs import BlobHandlers
 from tvixstore.rpc.server.call import Call
 from tvixstore.rpc.server.directories import DirectoryHandlers
@@ -40,7 +41,7 @@ class Service:
 def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Service]:
     """All services of `front`; with the codec `WireCodec` they can be served anywhere."""
     dispatcher = dispatcher or Dispatcher(front)
-    rows = _store_rows(front)
+    rows = [*_store_rows(front), *_admin_rows(front, dispatcher)]
     names = _names([row.method for row in [*rows, *_meta_rows([], dispatcher)]])
     by_service: dict[str, dict[str, Handler]] = {name: {} for name in names}
     for row in [*rows, *_meta_rows(names, dispatcher)]:
@@ -77,6 +78,16 @@ def _store_rows(front: GrpcFront) -> list[Row]:
         Row(methods.LIST_PATH_INFOS, _stream_out(path_infos.list), "read", gathers=True),
         Row(methods.DESCRIBE, _unary(proxy.describe), "read"),
         Row(methods.OPEN_NAR, _stream_out(proxy.open_nar), "read"),
+    ]
+
+
+def _admin_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
+    admin = AdminHandlers(front.upkeep, dispatcher.draining)
+    return [
+        Row(methods.PIN, _unary(admin.pin), "admin"),
+        Row(methods.UNPIN, _unary(admin.unpin), "admin"),
+        Row(methods.LIST_PINS, _stream_out(admin.pins), "admin", gathers=True),
+        Row(methods.VERIFY, _stream_out(admin.verify), "admin"),
     ]
 
 

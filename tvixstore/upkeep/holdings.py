@@ -1,0 +1,85 @@
+"""What a composition keeps in one state directory, as far as it keeps anything there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tvixstore.blob import LocalBlobService
+from tvixstore.blob.audit import BlobAudit, SoundBlobs
+from tvixstore.directory import LocalDirectoryService
+from tvixstore.directory.audit import DirectoryAudit, SoundDirectories
+from tvixstore.errors import Unsupported
+from tvixstore.pathinfo import LocalPathInfoService, PathInfoService
+from tvixstore.pathinfo.audit import PathInfoAudit
+from tvixstore.pathinfo.pins import Pins
+from tvixstore.tree import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tvixstore.kv import KeyValue
+    from tvixstore.nar import NarIdentities
+    from tvixstore.pools import Pools
+
+
+@dataclass
+class Holdings:
+    """The services in the state at `path`, with its other tables by name.
+
+    `root` is the composition's, from which paths that were lost come again; `nars` is what the NARs
+    of trees here are known by.
+    """
+
+    path: Path
+    pools: Pools
+    root: PathInfoService
+    nars: NarIdentities
+    table: Callable[[str], KeyValue]
+    blobs: LocalBlobService | None = None
+    directories: LocalDirectoryService | None = None
+    path_infos: LocalPathInfoService | None = None
+    audits: Audits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pins = Pins(self.table("pins"))
+        pool = self.pools.background
+        self.audits = Audits(
+            None if self.blobs is None else self.blobs.audit(),
+            None if self.directories is None else self.directories.audit(pool),
+            None if self.path_infos is None else self.path_infos.audit(pool),
+        )
+
+    @property
+    def beyond(self) -> Content | None:
+        """Where content of paths may be that is not here; `None` if it is all meant to be."""
+        content = None if self.path_infos is None else self.path_infos.content
+        if content is None:
+            return None
+        here = content.blobs is self.blobs and content.directories is self.directories
+        return None if here else content
+
+    def paths(self) -> PathInfoAudit:
+        """The path infos that are kept here. Raises `Unsupported` if none are."""
+        if self.audits.path_infos is None:
+            raise Unsupported(
+                f"no path infos are kept in {self.path}: pins, and checks of paths, are for "
+                'compositions with a pathinfoservice of type = "local" at the [daemon] state'
+            )
+        return self.audits.path_infos
+
+
+@dataclass(frozen=True)
+class Audits:
+    """What goes through each of the services."""
+
+    blobs: BlobAudit | None
+    directories: DirectoryAudit | None
+    path_infos: PathInfoAudit | None
+
+    def content(self) -> Content | None:
+        """The content that is here, as it is on disk, read without being changed."""
+        if self.blobs is None or self.directories is None:
+            return None
+        return Content(SoundBlobs(self.blobs), SoundDirectories(self.directories))
