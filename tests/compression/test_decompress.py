@@ -18,8 +18,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvixstore.errors import CorruptData, Unsupported
 from tvixstore.compression import MAX_PIECE, decoder
+from tvixstore.errors import CorruptData, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -43,7 +43,8 @@ _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 class Answer:
     """A status with a whole `body`, or with a `stream` of `length` bytes that its sender closes.
 
-    A `length` of `None` is not known: the stream itself has to break where it falls short.
+    A `length` of `None` is not known before the end; of a HEAD, it is not told.
+
     `outcome` is for the metrics: present, stored, absent, unknown, skipped, invalid or error.
     """
 

@@ -2,7 +2,7 @@
 
 A body that cannot be completed must break the connection. So what a stream delivers is counted
 against the length that the headers promised, and what completes the body is held back until the
-stream has ended well.
+stream has ended well. Where they promise none, it is the last chunk that does not go out before.
 """
 
 from __future__ import annotations
@@ -63,11 +63,9 @@ class Sender:
         self.sent = 0
 
     async def send(self, stream: ByteStream) -> None:
-        """Raises `CorruptData` if `stream` is shorter or longer than `length`; closes it.
-
-        Where no length is known the body is chunked, and the stream's own end is its end.
-        """
+        """Raises `CorruptData` if `stream` is shorter or longer than `length`; closes it."""
         now = asyncio.get_running_loop().time
+        length = self._length
         # The first bytes go out as they come: a client may be waiting for nothing else.
         due = now()
         async with stream:
@@ -75,17 +73,16 @@ class Sender:
                 self._parts.append(part)
                 self._held += len(part)
                 got = self.sent + self._held
-                if self._length is not None and got >= self._length:
-                    if got > self._length:
-                        raise CorruptData(f"the NAR goes on after its {self._length} bytes")
+                if length is not None and got >= length:
+                    if got > length:
+                        raise CorruptData(f"the NAR goes on after its {length} bytes")
                 elif self._held >= _PIECE or now() >= due:
                     await self._flush()
                     due = now() + _AGE
-        if self._length is not None and self.sent + self._held < self._length:
-            raise CorruptData(
-                f"the NAR ended after {self.sent + self._held} of {self._length} bytes"
-            )
-        await self._flush()
+        if length is not None and self.sent + self._held < length:
+            raise CorruptData(f"the NAR ended after {self.sent + self._held} of {length} bytes")
+        if self._held:
+            await self._flush()
 
     async def _flush(self) -> None:
         parts = self._parts

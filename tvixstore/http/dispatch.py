@@ -11,7 +11,6 @@ from time import perf_counter
 from urllib.parse import unquote
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 
 from tvixstore.errors import InvalidData, StoreError
 from tvixstore.http import ready
@@ -135,8 +134,6 @@ class Dispatcher:
         if self.draining or _waits_to_be_asked(request):
             response.force_close()
         if answer.stream is not None:
-            if answer.length is None and request.version >= HttpVersion11:
-                response.enable_chunked_encoding()
             await self._send_stream(request, response, answer, answer.stream, account)
             return response
         try:
@@ -221,6 +218,7 @@ def _waits_to_be_asked(request: web.BaseRequest) -> bool:
 def _response_of(answer: Answer) -> web.StreamResponse:
     headers = {**answer.headers, "Server": _SERVER}
     if answer.length is None:
+        # In chunks, or by HTTP/1.0 up to the end of the connection; no Content-Length to HEAD.
         return web.StreamResponse(status=answer.status, headers=headers)
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
