@@ -63,10 +63,7 @@ class Sender:
         self.sent = 0
 
     async def send(self, stream: ByteStream) -> None:
-        """Raises `CorruptData` if `stream` is shorter or longer than `length`; closes it.
-
-        Where no length is known the body is chunked, and the stream's own end is its end.
-        """
+        """Raises `CorruptData` if `stream` is shorter or longer than `length`; closes it."""
         now = asyncio.get_running_loop().time
         length = self._length
         # The first bytes go out as they come: a client may be waiting for nothing else.

@@ -11,7 +11,6 @@ from time import perf_counter
 from urllib.parse import unquote
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 
 from tvixstore.access import NONE, Denied, Right
 from tvixstore.errors import InvalidData, StoreError
@@ -182,8 +181,6 @@ class Dispatcher:
             # Whoever asked before he sent his body, and was told no, sends none of it now.
             response.force_close()
         if answer.stream is not None:
-            if answer.length is None and request.version >= HttpVersion11:
-                response.enable_chunked_encoding()
             await self._send_stream(request, response, answer, answer.stream, account)
             return response
         try:
@@ -268,6 +265,7 @@ def _waits_to_be_asked(request: web.BaseRequest) -> bool:
 def _response_of(answer: Answer) -> web.StreamResponse:
     headers = {**answer.headers, "Server": _SERVER}
     if answer.length is None:
+        # In chunks, or by HTTP/1.0 up to the end of the connection; no Content-Length to HEAD.
         return web.StreamResponse(status=answer.status, headers=headers)
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 

@@ -59,7 +59,7 @@ async def get_extra(call: Call, name: ExtraName) -> Answer:
         return absent(f"nobody has {name} any more")
     if call.method == "HEAD":
         await stream.aclose()
-        return Answer(HTTPStatus.OK, "present", headers)
+        return Answer(HTTPStatus.OK, "present", headers, length=None)
     if found.size is not None and found.size <= _IN_MEMORY:
         return Answer(HTTPStatus.OK, "present", headers, await stream.read_all())
     if found.size is not None:

@@ -68,9 +68,7 @@ async def _answer(call: Call, inbox: Inbox, file: NarFile, nar: nars.Nar) -> Ans
         return await nars.answer(nar, call.method, call.headers, inbox.pools)
     fields = {"Content-Type": _NAR, "Cache-Control": "no-store"}
     if call.method == "HEAD":
-        # Of the file that was uploaded: how long another one will be is not known.
-        fields["Content-Length"] = str(file.file_size)
-        return Answer(HTTPStatus.OK, "present", fields)
+        return Answer(HTTPStatus.OK, "present", fields, length=None)
     if (stream := await nar.open(0, None)) is None:
         return absent("this NAR is not to be had any more")
     compressed = _Compressed(stream, nar.size, COMPRESSORS[file.compression], inbox.pools)
@@ -84,7 +82,7 @@ async def _linked(call: Call, name: str) -> Answer | None:
         return None
     if call.method == "HEAD":
         await stream.aclose()
-        return Answer(HTTPStatus.OK, "present", {"Content-Type": _NAR})
+        return Answer(HTTPStatus.OK, "present", {"Content-Type": _NAR}, length=None)
     # No Content-Length: what is there may be encoded for the transfer.
     return Answer(HTTPStatus.OK, "present", {"Content-Type": _NAR}, stream=stream, length=None)
 
