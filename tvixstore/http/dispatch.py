@@ -29,7 +29,7 @@ from tvixstore.http.answers import (
 from tvixstore.http.body import Sender
 from tvixstore.http.front import HttpFront
 from tvixstore.http.narinfo import NarInfoTexts
-from tvixstore.http.routes import Call, find
+from tvixstore.http.routes import Call, Route, find
 from tvixstore.http.slow import SlowClient
 from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
@@ -108,25 +108,19 @@ class Dispatcher:
     async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
         path, query = _split(request.raw_path)
         found = find(path)
-        taken = request.method in ("GET", "HEAD")
-        if found is not None:
-            account.route, account.key = found[0].name, found[1]
-        # Before anything else is said: what is there, and what is not, is for those who may ask.
-        right = found[0].right_for(request.method) if found is not None and taken else "read"
-        if (refusal := self._refusal(request, right)) is not None:
-            return refusal
-        if not taken:
-            return text(
-                HTTPStatus.METHOD_NOT_ALLOWED,
-                "invalid",
-                "this cache is for reading: GET and HEAD",
-                Allow="GET, HEAD",
-            )
         if found is None:
-            return absent("nothing is served under this path")
-        route = found[0]
+            # That there is nothing is for those who may ask, too.
+            return self._refusal(request, "read") or absent("nothing is served under this path")
+        route, account.key = found
+        account.route = route.name
+        method = route.methods.get(request.method)
+        if method is None:
+            refusal = self._refusal(request, route.methods["GET"].right)
+            return refusal or _not_allowed(route)
+        if (refusal := self._refusal(request, method.right)) is not None:
+            return refusal
         try:
-            wanted = route.parse(account.key, query)
+            wanted = method.parse(account.key, query)
         except InvalidData as error:
             return invalid(str(error))
         rights = self._front.access.rights(request.headers.get("Authorization"))
@@ -139,7 +133,7 @@ class Dispatcher:
             NONE if isinstance(rights, Denied) else rights,
         )
         try:
-            return await route.answer(call, wanted)
+            return await method.answer(call, wanted)
         except SlowClient as error:
             return slow(str(error))
         except StoreError as error:
@@ -172,8 +166,7 @@ class Dispatcher:
             _take(account, answer)
             return ready.SENT
         response = _response_of(answer)
-        if self.draining or (request.can_read_body and "Expect" in request.headers):
-            # Whoever asked before he sent his body, and was told no, sends none of it now.
+        if self.draining or _waits_to_be_asked(request):
             response.force_close()
         if answer.stream is not None:
             await self._send_stream(request, response, answer, answer.stream, account)
@@ -243,6 +236,18 @@ class Dispatcher:
 
 def _take(account: _Account, answer: Answer) -> None:
     account.status, account.outcome, account.reason = answer.status, answer.outcome, answer.reason
+
+
+def _not_allowed(route: Route) -> Answer:
+    allowed = ", ".join(route.methods)
+    return text(
+        HTTPStatus.METHOD_NOT_ALLOWED, "invalid", f"here there is only {allowed}", Allow=allowed
+    )
+
+
+def _waits_to_be_asked(request: web.BaseRequest) -> bool:
+    """Whether the client has a body to send, and was not asked for it: it will never come."""
+    return "Expect" in request.headers and not request.content.is_eof()
 
 
 def _response_of(answer: Answer) -> web.Response:

@@ -43,23 +43,25 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """URLs whose path fits `pattern`.
+class Method:
+    """What one method of a route does, for whom has the `right`; `None` is everybody.
 
-    `parse` makes a value of what the pattern's group holds and of the query, or raises
+    `parse` makes a value of what the route's pattern holds in its group and of the query, or raises
     `InvalidData`; `answer` is then given that value.
     """
 
-    name: str
-    pattern: re.Pattern[str]
+    right: Right | None
     parse: Callable[[str, str], Any]
     answer: Callable[[Call, Any], Awaitable[Answer]]
-    # What GET and HEAD take, and what every other method does; `None` is for everybody.
-    right: Right | None = "read"
-    changing: Right = "write"
 
-    def right_for(self, method: str) -> Right | None:
-        return self.right if method in ("GET", "HEAD") else self.changing
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """URLs whose path fits `pattern`, and the methods that they have."""
+
+    name: str
+    pattern: re.Pattern[str]
+    methods: Mapping[str, Method]
 
 
 def find(path: str) -> tuple[Route, str] | None:
@@ -190,7 +192,9 @@ def _row(
     answer: Callable[[Call, Any], Awaitable[Answer]],
     right: Right | None = "read",
 ) -> Route:
-    return Route(name, re.compile(pattern, re.ASCII), parse, answer, right)
+    """A route to read, for whom has the `right`."""
+    read = Method(right, parse, answer)
+    return Route(name, re.compile(pattern, re.ASCII), {"GET": read, "HEAD": read})
 
 
 # What is asked for most comes first. NARs without a dash in their name are other caches' NARs: a
