@@ -68,7 +68,7 @@ def block_after(text: str, mark: str) -> str:
 
 
 def events_in(source: str) -> set[str]:
-    """The log events that a module's source names: in calls of a logger, and of `Outage`."""
+    """The log events that a module's source names: in calls of a logger, of `Outage` and `Seldom`."""
     events = set()
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
@@ -78,7 +78,7 @@ def events_in(source: str) -> set[str]:
             logs = function.attr in ("debug", "info", "warning", "error")
             arguments = node.args[:1] if logs and _is_logger(function.value) else []
         else:
-            arguments = node.args if ast.unparse(function) == "Outage" else []
+            arguments = node.args if ast.unparse(function) in ("Outage", "Seldom") else []
         events |= {
             argument.value
             for argument in arguments

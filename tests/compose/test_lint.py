@@ -60,6 +60,59 @@ def test_writes_from_other_machines_are_warned_of() -> None:
     assert warnings('[daemon]\nhttp = "[::]:9000"\n') == warnings("[daemon]\nwrites = true\n") == []
 
 
+ABSENT = "is not a file on this machine"
+
+
+def about_access(keys: str) -> list[str]:
+    found = warnings(f"[daemon]\n{keys}\n")
+    return [warning.removeprefix("[daemon]: ") for warning in found if ABSENT not in warning]
+
+
+def test_tokens_that_others_can_read_are_warned_of() -> None:
+    tls = 'tls_cert = "c"\ntls_key = "k"\n'
+    everywhere = 'http = "[::]:9000"\ntokens_file = "t"\n'
+    (warning,) = about_access(everywhere)
+    assert warning.startswith("tokens_file: without tls_cert: tokens can be read by anybody on")
+    assert about_access(everywhere + tls) == about_access('tokens_file = "t"') == []
+
+
+def test_writes_from_other_machines_with_tokens_are_fine() -> None:
+    everywhere = 'http = "[::]:9000"\nwrites = true\ntls_cert = "c"\ntls_key = "k"\n'
+    assert about_access(everywhere + 'tokens_file = "t"') == []
+    assert len(about_access(everywhere)) == 1
+
+
+def test_tokens_that_nobody_needs_are_warned_of() -> None:
+    assert about_access('tokens_file = "t"\nwrites = false') == [
+        "tokens_file: is hardly of use: everybody may read, and with writes = false nobody may put"
+    ]
+    assert about_access('tokens_file = "t"\nwrites = false\nanonymous_read = false') == []
+
+
+def test_certificates_that_nobody_sees_are_warned_of() -> None:
+    tls = 'tls_cert = "c"\ntls_key = "k"\nclient_ca = "a"\n'
+    assert about_access(tls) == []
+    assert about_access(tls + 'grpc = "off"') == [
+        "client_ca: is of no use: gRPC is not served over TCP"
+    ]
+    assert about_access(tls + 'grpc = "unix:g"\nhttp = "unix:h"') == [
+        "tls_cert: is of no use: unix sockets go without TLS",
+        "client_ca: is of no use: gRPC is not served over TCP",
+    ]
+
+
+def test_files_of_access_that_are_not_there_are_warned_of() -> None:
+    found = warnings(
+        '[daemon]\ntokens_file = "t"\ntls_cert = "c"\ntls_key = "k"\nclient_ca = "a"\n'
+    )
+    assert [warning.split(": ")[1] for warning in found if ABSENT in warning] == [
+        "tls_cert",
+        "tls_key",
+        "client_ca",
+        "tokens_file",
+    ]
+
+
 def test_only_optional_ones_are_warned_of() -> None:
     assert warnings(substituter(SIGNED, "optional = true")) == [
         "[[substituters]]: optional: is true for all: while all are down, lookups fail"

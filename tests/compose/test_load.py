@@ -150,10 +150,31 @@ def test_paths_are_relative_to_the_folder_of_the_file(
         ('grpc = "[::]:0"\nhttp = "off"\nwrites = true', True),
         ('grpc = "127.0.0.1:0"\nhttp = "off"\nwrites = false', False),
         ('grpc = "127.0.0.1:0"\nhttp = "off"\nwrites = "auto"', True),
+        ('grpc = "0.0.0.0:0"\nhttp = "off"\ntokens_file = "t"', True),
+        ('grpc = "0.0.0.0:0"\nhttp = "off"\ntokens_file = "t"\nwrites = false', False),
     ],
 )
 def test_writes_are_taken_where_only_this_machine_can_ask(keys: str, writes: bool) -> None:
     assert load(f"[daemon]\n{keys}\n").daemon.takes_writes() is writes
+
+
+HERE, ANYWHERE = 'grpc = "127.0.0.1:0"\nhttp = "off"', 'grpc = "[::]:0"\nhttp = "off"'
+
+
+@pytest.mark.parametrize(
+    ("keys", "rights"),
+    [
+        (HERE, {"read", "write", "admin"}),
+        (f"{HERE}\nwrites = false", {"read", "admin"}),
+        (ANYWHERE, {"read"}),
+        (f"{ANYWHERE}\nwrites = true", {"read", "write"}),
+        (f'{HERE}\ntokens_file = "t"', {"read"}),
+        (f'{HERE}\ntokens_file = "t"\nwrites = true', {"read"}),
+        (f'{HERE}\ntokens_file = "t"\nanonymous_read = false', set()),
+    ],
+)
+def test_with_tokens_strangers_may_read_at_most(keys: str, rights: set[str]) -> None:
+    assert load(f"[daemon]\n{keys}\n").daemon.rights_of_strangers() == rights
 
 
 TOML_KEYS = st.sampled_from(

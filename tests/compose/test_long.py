@@ -332,3 +332,23 @@ def test_files_that_are_not_there_are_warned_of() -> None:
     assert warnings(long(pathinfoservices=nix)) == [
         "[pathinfoservices.root]: token_file: /etc/tvix/absent is not a file on this machine"
     ]
+
+
+def test_a_token_that_others_can_read_is_warned_of() -> None:
+    token = OFFICE.replace(".office]", ".root]") + f'token_file = "{__file__}"\n'
+    verified = token.replace("http://office.example", "http://[::1]")
+    assert warnings(long(pathinfoservices=verified)) == []
+    assert (
+        "[pathinfoservices.root]: url: is plain http: its token can be read by anybody on the way"
+        in (warnings(long(pathinfoservices=token)))
+    )
+
+
+def test_certificates_without_tls_are_warned_of() -> None:
+    files = f'ca_file = "{__file__}"\nclient_cert = "{__file__}"\n'
+    node = OFFICE.replace(".office]", ".root]").replace("office.example", "[::1]") + files
+    assert warnings(long(pathinfoservices=node)) == [
+        f"[pathinfoservices.root]: {key}: is of no use: the url is not grpc+https://…"
+        for key in ("ca_file", "client_cert")
+    ]
+    assert warnings(long(pathinfoservices=node.replace("grpc+http:", "grpc+https:"))) == []

@@ -70,6 +70,8 @@ class GoogleClient:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
+        # What each call carries beside its messages.
+        self.metadata: list[tuple[str, str]] = []
 
     async def call(
         self, method: str, *requests: Message | bytes, timeout: float | None = 30
@@ -100,7 +102,7 @@ class GoogleClient:
             request_serializer=_serialize,
             response_deserializer=reply_type.FromString,
         )
-        return begin(iter(requests), timeout=timeout)
+        return begin(iter(requests), timeout=timeout, metadata=self.metadata)
 
 
 def _serialize(request: Message | bytes) -> bytes:
@@ -109,11 +111,17 @@ def _serialize(request: Message | bytes) -> bytes:
 
 @asynccontextmanager
 async def google_client(
-    target: str, options: Sequence[tuple[str, Any]] = ()
+    target: str,
+    options: Sequence[tuple[str, Any]] = (),
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> AsyncIterator[GoogleClient]:
+    """With `credentials` (of certificates) over TLS."""
     # Channels to one target share a connection in a process, unless they are told not to.
     alone = ("grpc.use_local_subchannel_pool", 1)
-    channel = grpc.insecure_channel(target, options=[alone, *options])
+    if credentials is None:
+        channel = grpc.insecure_channel(target, options=[alone, *options])
+    else:
+        channel = grpc.secure_channel(target, credentials, options=[alone, *options])
     try:
         yield GoogleClient(channel)
     finally:

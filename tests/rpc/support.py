@@ -15,6 +15,7 @@ from tvixstore.pools import Pools
 from tvixstore.rpc import GrpcFront, GrpcServer, serve
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
 
@@ -64,11 +65,12 @@ async def serving(
     store: Store | None = None,
     address: str = "127.0.0.1:0",
     drain_timeout: float = 5.0,
+    tls: ssl.SSLContext | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     store = store or Store()
     async with front_over(store, **settings) as front:
-        server = await serve(front, address, drain_timeout)
+        server = await serve(front, address, drain_timeout, tls)
         try:
             yield Served(store, front, server)
         finally:

@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -15,6 +16,10 @@ from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# No two authorities have the same name.
+_numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,9 @@ def make_authority(folder: Path, *names: str) -> Authority:
     """An authority, and a server certificate of it for 127.0.0.1 and `names`."""
     folder.mkdir(exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"a test's authority {folder}")])
+    name = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, f"a test's authority {next(_numbers)}")]
+    )
     certificate = (
         _certificate(name, key.public_key(), name, 30)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from tvixstore.errors import ConfigError
 from tvixstore.log import Logger
@@ -68,7 +68,7 @@ class Reloaded(Generic[Read]):
 class Watch:
     """Looks at `reloaded` until it is cancelled."""
 
-    def __init__(self, files: Pool, reloaded: Sequence[Reloaded[object]]) -> None:
+    def __init__(self, files: Pool, reloaded: Sequence[Reloaded[Any]]) -> None:
         self._files = files
         self._reloaded = reloaded
 

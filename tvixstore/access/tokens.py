@@ -93,8 +93,8 @@ def _parse_line(line: str) -> tuple[str, Grant] | None:
         raise ValueError(f"the token has no rights: {_FORM}")
     if len(rest) > 2:
         raise ValueError(f"there is something behind the rights and the expiry: {_FORM}")
-    expires = _parse_expiry(rest[1]) if len(rest) == 2 else None
-    return token, Grant(_parse_rights(rest[0]), expires)
+    rights = _parse_rights(rest[0])
+    return token, Grant(rights, _parse_expiry(rest[1]) if len(rest) == 2 else None)
 
 
 def _parse_rights(text: str) -> Rights:

@@ -110,20 +110,17 @@ class Dispatcher:
     async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
         path, query = _split(request.raw_path)
         found = find(path)
-        method = None
-        if found is not None:
-            account.route, account.key = found[0].name, found[1]
-            method = found[0].methods.get(request.method)
-        # Before anything else is said: what is there, and what is not, is for those who may ask.
-        if (
-            refusal := self._refusal(request, "read" if method is None else method.right)
-        ) is not None:
-            return refusal
         if found is None:
-            return absent("nothing is served under this path")
-        route = found[0]
+            # That there is nothing is for those who may ask, too.
+            return self._refusal(request, "read") or absent("nothing is served under this path")
+        route, account.key = found
+        account.route = route.name
+        method = route.methods.get(request.method)
         if method is None:
-            return _not_allowed(route)
+            refusal = self._refusal(request, route.methods["GET"].right)
+            return refusal or _not_allowed(route)
+        if (refusal := self._refusal(request, method.right)) is not None:
+            return refusal
         if method.right == "write" and self._front.inbox is None:
             return text(HTTPStatus.FORBIDDEN, "invalid", "this cache has no room for uploads")
         try:
