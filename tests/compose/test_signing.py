@@ -79,6 +79,23 @@ async def test_what_is_put_needs_the_key_that_is_required_and_then_gets_ours(
         assert "SignatureRequiredPathInfoService" in repr(store)
 
 
+@pytest.mark.parametrize("form", [LONG, ""], ids=["long", "short"])
+@pytest.mark.parametrize("daemon", ["", DAEMON], ids=["plain", "signing"])
+async def test_a_call_of_the_root_is_counted_once(
+    key_file: Path, tmp_path: Path, daemon: str, form: str
+) -> None:
+    cache = MEMORY["pathinfoservices"].replace('"memory"', '"cache"\nnear = "memory://"')
+    cached = form.replace(MEMORY["pathinfoservices"], cache + 'far = "memory://"\n')
+    for text in (form, cached):
+        config = load(tmp_path, (daemon or "[daemon]") + "\n" + text)
+        async with await Composition.open(config) as store:
+            assert await store.path_infos.describe(bytes(20)) is None
+            labels = {"service": "pathinfo", "node": "root"}
+            labels |= {"call": "describe", "outcome": "absent"}
+            counted = store.metrics.registry.get_sample_value("tvixstore_node_calls_total", labels)
+            assert counted == 1
+
+
 async def test_a_keyfile_signing_node_signs_puts_wherever_it_stands(
     key_file: Path, tmp_path: Path
 ) -> None:

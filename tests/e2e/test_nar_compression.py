@@ -41,6 +41,23 @@ async def test_a_closure_comes_compressed_cold_and_warm(
         await one.verify()
 
 
+async def test_another_daemon_takes_them_as_it_takes_any(
+    tmp_path: Path, upstreams: Upstreams, app: str, client: NixClient
+) -> None:
+    folder = upstreams.of("xz", app)
+    inner = Daemon(
+        tmp_path / "inner",
+        [substituter(f"file://{folder}", upstreams.key)],
+        daemon={"nar_compression": "zstd"},
+    )
+    async with inner:
+        section = substituter(inner.url, upstreams.key)
+        async with Daemon(tmp_path / "outer", [section]) as outer:
+            await client.copy(outer.url, app)
+            assert outer.events("fill.failed") == outer.events("upstream.rejected") == []
+    await client.verify()
+
+
 async def test_a_body_that_breaks_off_installs_nothing_and_is_not_taken_for_whole(
     tmp_path: Path, upstreams: Upstreams, client: NixClient
 ) -> None:

@@ -297,6 +297,17 @@ async def test_a_client_that_leaves_closes_the_stream(pools: Pools, moment: str)
     assert counted(front, "requests_total", route="nar", status="499", answer="cancelled") == 1
 
 
+async def test_clients_that_come_at_once_have_a_frame_each(pools: Pools) -> None:
+    async with filled(pools) as (path, front), serving(front) as server:
+
+        async def fetch(coding: str) -> None:
+            async with connected(server.addresses[0]) as client:
+                reply = await client.get(path.by_node, Accept_Encoding=coding)
+                assert decoded(coding, reply.body) == path.nar
+
+        await asyncio.gather(*(fetch(coding) for coding in CODINGS * 8))
+
+
 class Endless(ScriptedStream):
     """`count` times `piece`, given as it is asked for."""
 

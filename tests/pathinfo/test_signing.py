@@ -27,10 +27,12 @@ from tvixstore.pathinfo import (
     Description,
     MemoryPathInfoService,
     PathInfo,
+    PathInfoService,
     SignatureRequiredPathInfoService,
     Signer,
     SigningPathInfoService,
 )
+from tvixstore.streams import ByteStream
 
 OURS = secret_key("ours-1")
 RING = KeyRing([OURS.public_key])
@@ -171,6 +173,35 @@ class _Describing(Scripted):
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
         return self.description
+
+
+class _Opening(_Describing):
+    """Remembers what it was asked the NAR of."""
+
+    opened: Description | None = None
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int = 0,
+        length: int | None = None,
+        into: PathInfoService | None = None,
+    ) -> ByteStream | None:
+        self.opened = description
+        return None
+
+
+async def test_our_signature_is_not_handed_back_to_who_may_keep_it() -> None:
+    description = without_node(signed(info_of(), TRUSTED))
+    inner = _Opening(description)
+    out = CountersigningPathInfoService(inner, Signer(OURS), KEYS)
+    said = await out.describe(KEY)
+    assert said is not None
+    await out.open_nar(said)
+    assert inner.opened is description
+    other = replace(description, nar_size=7)
+    await out.open_nar(other)
+    assert inner.opened is other
 
 
 def addressed(address: ContentAddress, nar_sha256: bytes) -> Description:

@@ -170,11 +170,12 @@ class Builder:
     def _path_infos(self, name: str, node: Node) -> PathInfoService:
         service = self._make("path_infos", PATH_INFO_MAKERS, name, node)
         status = self.health[name].observe if name in self.health else None
-        if name == self.graph.served:
-            # Everything together is `root` to whoever reads metrics, whatever is on top.
-            return MeteredPathInfoService(service, self.metrics.node("pathinfo", ROOT), status)
-        if isinstance(node, _LEAVES):
-            return MeteredPathInfoService(service, self.metrics.node("pathinfo", name), status)
+        # Everything together is `root` to whoever reads metrics, whatever is on top of it; a root
+        # that is a leaf is counted as one, and not twice.
+        whole = name == self.graph.served and not isinstance(self.graph.path_infos[ROOT], _LEAVES)
+        if whole or isinstance(node, _LEAVES):
+            meter = self.metrics.node("pathinfo", ROOT if whole else name)
+            return MeteredPathInfoService(service, meter, status)
         return service
 
     def _make(self, kind: Kind, makers: Makers[Service], name: str, node: Node) -> Service:

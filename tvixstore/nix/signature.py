@@ -67,11 +67,15 @@ class SecretKey:
 
     name: str
     data: bytes = field(repr=False)
+    # Making it of the seed takes as long as signing does.
+    _private: Ed25519PrivateKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check("secret key", self.name, self.data, SEED_BYTES + PUBLIC_KEY_BYTES)
-        if self._private().public_key().public_bytes_raw() != self.data[SEED_BYTES:]:
+        private = Ed25519PrivateKey.from_private_bytes(self.data[:SEED_BYTES])
+        if private.public_key().public_bytes_raw() != self.data[SEED_BYTES:]:
             raise InvalidData(f"secret key {self.name!r} has a public half that isn't its own")
+        object.__setattr__(self, "_private", private)
 
     @classmethod
     def parse(cls, text: str) -> SecretKey:
@@ -94,10 +98,7 @@ class SecretKey:
         return PublicKey(self.name, self.data[SEED_BYTES:])
 
     def sign(self, message: bytes) -> Signature:
-        return Signature(self.name, self._private().sign(message))
-
-    def _private(self) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(self.data[:SEED_BYTES])
+        return Signature(self.name, self._private.sign(message))
 
 
 def fingerprint(
