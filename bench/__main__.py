@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bench import (
+    copy,
     grpc_calls,
     memory,
     nar_large,
@@ -37,6 +38,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "nix-copy": nix_copy.measure,
     "small-paths": small_paths.measure,
     "grpc": grpc_calls.measure,
+    "copy": copy.measure,
     "memory": memory.measure,
 }
 _RESULTS = Path(__file__).parent / "results"

@@ -187,13 +187,13 @@ async def _compare(
     samples = _Samples()
     script = folder / "replies.json"
     script.write_text(json.dumps({job.path: [reply.hex() for reply in replies]}))
-    async with _ceiling(script) as ceiling:
+    async with ceiling(script) as bare:
         # Once uncounted: from then on the system has the files in its cache.
         await _load(target, replace(job, seed="first"))
         for number in range(RUNS):
             for each, rates, costs in (
                 (target, samples.rates, samples.costs),
-                (ceiling, samples.ceiling_rates, samples.ceiling_costs),
+                (bare, samples.ceiling_rates, samples.ceiling_costs),
             ):
                 # Nobody has what is put yet.
                 outcome, cpu = await _load(each, replace(job, seed=f"{number}"))
@@ -203,7 +203,8 @@ async def _compare(
 
 
 @asynccontextmanager
-async def _ceiling(script: Path) -> AsyncIterator[Server]:
+async def ceiling(script: Path) -> AsyncIterator[Server]:
+    """`bench.grpc_server` on that file."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.grpc_server", str(script)), stdout=asyncio.subprocess.PIPE
     )

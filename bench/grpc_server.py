@@ -23,7 +23,7 @@ from grpclib.encoding.base import CodecBase
 from grpclib.server import Server, Stream
 
 
-class _Bytes(CodecBase):
+class BytesCodec(CodecBase):
     __content_subtype__ = "proto"
 
     def encode(self, message: Any, message_type: Any) -> bytes:
@@ -53,7 +53,7 @@ class _Service:
 
 async def _main(told: Mapping[str, Sequence[str]]) -> None:
     replies = {path: list(map(bytes.fromhex, messages)) for path, messages in told.items()}
-    server = Server([_Service(replies)], codec=_Bytes())
+    server = Server([_Service(replies)], codec=BytesCodec())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         await server.start(sock=listening)
         print(listening.getsockname()[1], flush=True)

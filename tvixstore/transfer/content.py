@@ -28,13 +28,17 @@ from tvixstore.transfer.watcher import Meter
 from tvixstore.tree import Content
 
 # Blobs up to this size go together, as many as make a batch.
-SMALL: Final = 128 << 10
+SMALL: Final = 1 << 20
 BATCH_ITEMS: Final = 256
 BATCH_BYTES: Final = 4 << 20
 # Batches and larger blobs under way at a time, of all paths together.
 AT_ONCE: Final = 4
 # Blobs that the target is asked of, or the source for, at a time.
 ASKED_AT_ONCE: Final = 32
+# To ask of a blob as short as this costs as much as to send it. So of many of them a few are asked
+# of, and if the target has none of these, the others are sent.
+SHORT: Final = 64 << 10
+SAMPLE: Final = 16
 # Digests of blobs that are known to be there; to forget one costs asking for it once more.
 _KNOWN: Final = 200_000
 
@@ -47,6 +51,7 @@ class ContentCopier:
         self._target = target
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._there: Lru[Digest, bool] = Lru(_KNOWN)
+        self._sending: dict[Digest, asyncio.Event] = {}
 
     async def copy(self, node: Node, meter: Meter) -> None:
         """All of `node`.
@@ -84,6 +89,23 @@ class ContentCopier:
         await in_parallel(copy, _batches(blobs), AT_ONCE)
 
     async def _copy_batch(self, batch: Sequence[tuple[Digest, int]], meter: Meter) -> None:
+        sent = asyncio.Event()
+        # What others are sending just now is only waited for, at the end: nobody waits in between.
+        others = [self._sending[digest] for digest, _ in batch if digest in self._sending]
+        ours = [(digest, size) for digest, size in batch if digest not in self._sending]
+        self._sending.update((digest, sent) for digest, _ in ours)
+        try:
+            await self._send(ours, meter)
+        finally:
+            for digest, _ in ours:
+                del self._sending[digest]
+            # Should it have failed, that ends the others as well.
+            sent.set()
+        for other in others:
+            await other.wait()
+        meter.spared(sum(size for _, size in batch) - sum(size for _, size in ours))
+
+    async def _send(self, batch: Sequence[tuple[Digest, int]], meter: Meter) -> None:
         missing = await self._missing(batch)
         meter.spared(sum(size for digest, size in batch if digest not in missing))
         if len(batch) == 1 and batch[0][1] > SMALL:
@@ -96,14 +118,21 @@ class ContentCopier:
             self._there.put(digest, True)
 
     async def _missing(self, batch: Sequence[tuple[Digest, int]]) -> dict[Digest, int]:
-        """Those that the target does not have, with their sizes."""
-        there: set[Digest] = set()
+        """Those that the target does not have, or may not, with their sizes."""
+        there = {digest for digest, _ in batch if self._there.get(digest)}
 
         async def ask(digest: Digest) -> None:
-            if self._there.get(digest) or await self._target.blobs.has(digest):
+            if await self._target.blobs.has(digest):
                 there.add(digest)
 
-        await in_parallel(ask, [digest for digest, _ in batch], min(ASKED_AT_ONCE, len(batch)))
+        unknown = [digest for digest, _ in batch if digest not in there]
+        # Batches are sent from the front, so the first ones tell of a copy that was broken off.
+        sample = unknown[:SAMPLE]
+        await in_parallel(ask, sample, ASKED_AT_ONCE)
+        found = len(there.intersection(sample))
+        sizes = dict(batch)
+        rest = [each for each in unknown[SAMPLE:] if found or sizes[each] > SHORT]
+        await in_parallel(ask, rest, ASKED_AT_ONCE)
         return {digest: size for digest, size in batch if digest not in there}
 
     async def _copy_small(self, blobs: Mapping[Digest, int]) -> None:
@@ -117,7 +146,7 @@ class ContentCopier:
                 raise _other_size(digest, blobs[digest])
             read[digest] = data
 
-        await in_parallel(get, blobs, min(ASKED_AT_ONCE, len(blobs)))
+        await in_parallel(get, blobs, ASKED_AT_ONCE)
         stored = await self._target.blobs.put_many([read[digest] for digest in blobs])
         for digest, came in zip(blobs, stored, strict=True):
             if digest != came:

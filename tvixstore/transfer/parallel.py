@@ -16,6 +16,7 @@ async def in_parallel(
 
     Raises the first error once everything else that was under way has been cancelled and is over.
     """
+    items = list(items)
     left = iter(items)
 
     async def worker() -> None:
@@ -24,7 +25,7 @@ async def in_parallel(
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(at_once):
+            for _ in range(min(at_once, len(items))):
                 group.create_task(worker())
     except ExceptionGroup as errors:
         raise first_of(errors) from None
