@@ -19,10 +19,20 @@ from tvixstore.castore import Digest, SymlinkNode, encode_node
 from tvixstore.errors import InvalidData
 from tvixstore.nar import NarIdentity
 from tvixstore.nix import Signature, StorePath
-from tvixstore.pathinfo import Description, PathInfo
-from tvixstore.rpc import messages
+from tvixstore.pathinfo import Description, PathInfo, Pin
+from tvixstore.rpc import admin_messages, messages
 from tvixstore.rpc.codec import WireCodec
 from tvixstore.rpc.messages import Describe, Form, GetDirectory, OpenNar, StatBlob
+from tvixstore.upkeep import (
+    KINDS,
+    OUTCOMES,
+    Finding,
+    Pinned,
+    PinRequest,
+    Progress,
+    Summary,
+    VerifyRequest,
+)
 
 if TYPE_CHECKING:
     import betterproto2
@@ -35,6 +45,14 @@ numbers = st.integers(0, 2**64 - 1)
 hashes = st.binary(min_size=20, max_size=20)
 sha256s = st.binary(min_size=32, max_size=32)
 identities = st.builds(NarIdentity, numbers, sha256s)
+words = st.text(st.characters(categories=["L", "N"]), max_size=20)
+paths = st.builds(StorePath, hashes, st.just("name") | st.just("other.name-1"))
+pins = st.builds(Pin, paths, numbers, words)
+events = (
+    st.builds(Progress, words, numbers, st.none() | numbers, numbers)
+    | st.builds(Finding, st.sampled_from(KINDS), words, words, st.sampled_from(OUTCOMES))
+    | st.builds(Summary, *[numbers] * 11)
+)
 
 # Each form with values of it, and the betterproto2 and Google messages that it is.
 FORMS: dict[str, tuple[Form[Any], st.SearchStrategy[Any], type[betterproto2.Message], str]] = {
@@ -100,6 +118,28 @@ FORMS: dict[str, tuple[Form[Any], st.SearchStrategy[Any], type[betterproto2.Mess
             "tvixstore.v1.OpenNarRequest",
         ),
         (messages.NAR_DATA, st.binary(), ours.NarChunk, "tvixstore.v1.NarChunk"),
+        (
+            admin_messages.PIN,
+            st.builds(PinRequest, paths, st.none() | words, st.booleans()),
+            ours.PinRequest,
+            "tvixstore.v1.PinRequest",
+        ),
+        (
+            admin_messages.PINNED,
+            st.builds(Pinned, pins, numbers, numbers, st.lists(paths).map(tuple), numbers),
+            ours.PinnedPath,
+            "tvixstore.v1.PinnedPath",
+        ),
+        (admin_messages.UNPIN, paths, ours.UnpinRequest, "tvixstore.v1.UnpinRequest"),
+        (admin_messages.UNPINNED, st.just(True), ours.UnpinResponse, "tvixstore.v1.UnpinResponse"),
+        (admin_messages.LIST_PINS, st.none(), ours.ListPinsRequest, "tvixstore.v1.ListPinsRequest"),
+        (
+            admin_messages.VERIFY,
+            st.builds(VerifyRequest, st.booleans(), st.lists(paths).map(tuple)),
+            ours.VerifyRequest,
+            "tvixstore.v1.VerifyRequest",
+        ),
+        (admin_messages.EVENT, events, ours.VerifyEvent, "tvixstore.v1.VerifyEvent"),
     )
 }
 
@@ -205,6 +245,22 @@ WRONG: dict[str, tuple[Form[Any], bytes, str]] = {
         messages.DESCRIPTION,
         b"\x0a\x25" + PATH.base_name.encode(),
         "Description.narinfo is missing",
+    ),
+    "a path to be pinned that is none": (
+        admin_messages.PIN,
+        b"\x0a\x03abc",
+        "PinRequest.store_path: 'abc' is not a store path",
+    ),
+    "an event of two kinds": (
+        admin_messages.EVENT,
+        b"\x0a\x00\x1a\x00",
+        "VerifyEvent has 2 events in it",
+    ),
+    "no event": (admin_messages.EVENT, b"", "VerifyEvent has 0 events"),
+    "a finding of a kind that is not known": (
+        admin_messages.EVENT,
+        b"\x12\x03\x0a\x01x",
+        "VerifyFinding.kind: 'x' is not known",
     ),
     "a NAR chunk that is cut off": (messages.NAR_DATA, b"\x0a\x05abc", "NarChunk: ends within"),
 }

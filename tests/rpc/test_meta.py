@@ -24,6 +24,7 @@ SERVICES = {
     *(f"{package}.castore.v1.BlobService" for package in ("tvix", "snix")),
     *(f"{package}.castore.v1.DirectoryService" for package in ("tvix", "snix")),
     *(f"{package}.store.v1.PathInfoService" for package in ("tvix", "snix")),
+    "tvixstore.v1.Admin",
     "tvixstore.v1.Proxy",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",

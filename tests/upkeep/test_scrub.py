@@ -15,7 +15,7 @@ from tests.upkeep.house import House, made_paths, tree, verify
 from tvixstore.blob.audit import BlobAudit
 from tvixstore.errors import Unavailable
 from tvixstore.nix import StorePath
-from tvixstore.upkeep import AbsentPath, Progress, Summary, VerifyRequest
+from tvixstore.upkeep import AbsentPath, LocalUpkeep, Progress, Summary, VerifyRequest
 from tvixstore.upkeep.content import BlobScrub, DirectoryScrub
 from tvixstore.upkeep.paths import PathScrub
 from tvixstore.upkeep.rows import CHECKS
@@ -301,3 +301,31 @@ async def test_progress_is_told_while_anything_takes_long(house: House) -> None:
                 assert (first.phase, first.done, first.total) == ("files", 256, 256)
                 go_on.set()
                 assert isinstance([event async for event in events][-1], Summary)
+
+
+class Wrong:
+    """Accounts that do not add up until they were counted anew."""
+
+    def __init__(self) -> None:
+        self.lines = ["blob b3:00: counted 2 references, there are 1", "size of rows: off by 5"]
+
+    async def check(self) -> list[str]:
+        return self.lines
+
+    async def rebuild(self) -> None:
+        self.lines = []
+
+
+async def test_counts_that_do_not_add_up_are_found_and_counted_anew(house: House) -> None:
+    async with house.open() as composition:
+        upkeep = composition.upkeep
+        assert isinstance(upkeep, LocalUpkeep)
+        upkeep.holdings.accounts = Wrong()
+        found = await verify(upkeep)
+        assert [(each.kind, each.key, each.outcome) for each in found.findings] == [
+            ("counts", "blob b3:00", "found"),
+            ("counts", "size of rows", "found"),
+        ]
+        repaired = await verify(upkeep, repair=True)
+        assert repaired.kinds() == {("counts", "rewritten")} and not repaired.summary.unrepaired
+        assert (await verify(upkeep)).findings == []

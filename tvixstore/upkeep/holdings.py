@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tvixstore.blob import LocalBlobService
 from tvixstore.blob.audit import BlobAudit, SoundBlobs
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from tvixstore.pools import Pools
 
 
+class Accounts(Protocol):
+    """How many refer to each object, and how much room it all takes, as eviction counts it."""
+
+    async def check(self) -> list[str]:
+        """What does not add up: what it is, a colon, and how."""
+
+    async def rebuild(self) -> object:
+        """Counts all of it anew."""
+
+
 @dataclass
 class Holdings:
     """The services in the state at `path`, with its other tables by name.
@@ -40,6 +50,7 @@ class Holdings:
     blobs: LocalBlobService | None = None
     directories: LocalDirectoryService | None = None
     path_infos: LocalPathInfoService | None = None
+    accounts: Accounts | None = None
     audits: Audits = field(init=False)
 
     def __post_init__(self) -> None:

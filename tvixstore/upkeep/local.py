@@ -27,7 +27,7 @@ class LocalUpkeep(Upkeep):
     """Of `holdings`. One check at a time."""
 
     def __init__(self, holdings: Holdings) -> None:
-        self._holdings = holdings
+        self.holdings = holdings
         self._pinning = Pinning(holdings)
         self._checking = False
 
@@ -80,7 +80,7 @@ class LocalUpkeep(Upkeep):
         yield findings.summary
 
     async def _check(self, request: VerifyRequest, findings: Findings) -> None:
-        scrub = Scrub(self._holdings, findings)
+        scrub = Scrub(self.holdings, findings)
         if request.store_paths:
             await scrub.only(request.store_paths)
         else:

@@ -20,7 +20,7 @@ from tvixstore.upkeep.findings import Findings
 from tvixstore.upkeep.holdings import Holdings
 from tvixstore.upkeep.paths import PathScrub
 from tvixstore.upkeep.rows import RowScrub
-from tvixstore.upkeep.service import AbsentPath
+from tvixstore.upkeep.service import AbsentPath, Outcome
 
 
 class Scrub:
@@ -48,6 +48,7 @@ class Scrub:
         if self._directories is not None:
             await self._directories.finish()
         await RowScrub(self._findings, self._holdings).everything()
+        await self._accounts()
 
     async def only(self, paths: Sequence[StorePath]) -> None:
         """These paths, with everything that they are made of. Raises `AbsentPath`."""
@@ -95,3 +96,16 @@ class Scrub:
                 ahead += await self._directories.one(node.digest)
             elif isinstance(node, FileNode) and self._blobs is not None:
                 await self._blobs.one(node.digest)
+
+    async def _accounts(self) -> None:
+        """In the end: what was dropped, and what came again, was counted like anything else."""
+        if (accounts := self._holdings.accounts) is None:
+            return
+        self._findings.begin("counts", None)
+        wrong = await accounts.check()
+        if wrong and self._findings.repair:
+            await accounts.rebuild()
+        for line in wrong:
+            key, _, reason = line.partition(": ")
+            outcome: Outcome = "rewritten" if self._findings.repair else "found"
+            await self._findings.add("counts", key, reason, outcome)
