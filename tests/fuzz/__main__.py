@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,31 +28,40 @@ _LONGEST = 1 << 14
 
 
 def fuzz(name: str, seconds: int) -> bool:
-    """Whether the target did nothing wrong for so long."""
+    """Whether the target did nothing wrong for so long, which it says."""
     corpus, found = KEPT / "corpus" / name, KEPT / "found"
     corpus.mkdir(parents=True, exist_ok=True)
     found.mkdir(exist_ok=True)
     for seed in TARGETS[name].seeds:
         (corpus / hashlib.sha256(seed).hexdigest()[:40]).write_bytes(seed)
-    words = KEPT / f"{name}.words"
-    words.write_text("".join(_quoted(word) for word in TARGETS[name].words))
-    print(f"{name}: {seconds} s", flush=True)
     command = [sys.executable, "-m", "tests.fuzz.guided", name, str(corpus)]
     command += [f"-max_total_time={seconds}", f"-timeout={_SLOW}", f"-rss_limit_mb={_MEMORY}"]
-    command += [f"-dict={words}", f"-max_len={_LONGEST}", f"-artifact_prefix={found}/{name}-"]
-    command += ["-print_final_stats=1", "-verbosity=0"]
+    command += [f"-max_len={_LONGEST}", f"-artifact_prefix={found}/{name}-"]
+    command += ["-print_final_stats=1"]
+    if TARGETS[name].words:
+        words = KEPT / f"{name}.words"
+        words.write_text("".join(map(_quoted, TARGETS[name].words)))
+        command.append(f"-dict={words}")
     before = set(found.iterdir())
-    # Twice the time: the seeds are run first, and what is slow is to end by itself.
-    done = subprocess.run(command, cwd=ROOT, env=_environment(), timeout=2 * seconds + 120)
-    new = sorted(set(found.iterdir()) - before)
-    for file in new:
-        where = file.relative_to(ROOT)
-        print(f"{name}: WRONG. Again: python -m tests.fuzz {name} {where}", flush=True)
+    log = KEPT / f"{name}.log"
+    with log.open("wb") as file:
+        # Twice the time: the seeds are run first, and what is slow is to end by itself.
+        done = subprocess.run(
+            command, cwd=ROOT, env=_environment(), stderr=file, timeout=2 * seconds + 120
+        )
+    new = [file.relative_to(ROOT) for file in sorted(set(found.iterdir()) - before)]
+    text = log.read_text(errors="replace")
+    inputs = re.search(r"number_of_executed_units: (\d+)", text)
+    print(f"{name}: {inputs[1] if inputs else 'no'} inputs in {seconds} s", flush=True)
+    if done.returncode or new:
+        print(text[-4000:], f"the whole log: {log.relative_to(ROOT)}", sep="\n")
+    for each in new:
+        print(f"{name}: WRONG. Again: python -m tests.fuzz {name} {each}", flush=True)
     return done.returncode == 0 and not new
 
 
 def _quoted(word: bytes) -> str:
-    return f'"{"".join(f"{chr(92)}x{byte:02x}" for byte in word[:60])}"\n' if word else ""
+    return f'"{"".join(f"{chr(92)}x{byte:02x}" for byte in word[:60])}"\n'
 
 
 def _environment() -> dict[str, str]:

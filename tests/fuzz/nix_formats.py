@@ -22,6 +22,7 @@ _MORE = golden("narinfo-more.json")
 _PATHS = golden("storepaths.json")
 _NIX = golden("nix.json")
 _TRACES = golden("realisations-debuginfo.json")
+_SURROGATE = '{"id":"\\ud800","outPath":"g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-foo"}'
 _DRV = StorePath(bytes(20), "x.drv")
 _KEY = _MORE["public_key"]
 
@@ -108,7 +109,7 @@ NIX_FORMATS: dict[str, Target[Any]] = {
     ),
     "realisation": Target(
         of_text(Realisation.parse),
-        _encoded(*[row["text"] for row in _TRACES["realisations"]], '{"id":"\\ud800"}', "[" * 2000),
+        _encoded(*[row["text"] for row in _TRACES["realisations"]], _SURROGATE, "[" * 2000),
         _realisation_law,
         words=_encoded('"', "\\ud800", "{", "[", "null", "1e999", '"signatures":["'),
     ),

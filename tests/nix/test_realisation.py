@@ -65,6 +65,9 @@ NO_JSON_OBJECTS = ["", "[]", "[" * 100_000, " " * (1 << 20) + "{}", "{" + OUT_PA
         f'{{"id":"sha256:00!out",{OUT_PATH},"signatures":{{}}}}',
         f'{{"id":"sha256:00!out",{OUT_PATH},"signatures":["x"]}}',
         f'{{"id":"sha256:00!out",{OUT_PATH},"dependentRealisations":{{"a":1}}}}',
+        # Half a surrogate pair.
+        f'{{"id":"\\ud800",{OUT_PATH}}}',
+        f'{{"id":"sha256:00!out",{OUT_PATH},"dependentRealisations":{{"\\ud800":"{"0" * 32}-x"}}}}',
     ],
     ids=lambda text: text[:90],
 )

@@ -35,10 +35,12 @@ class Realisation:
         dependencies = _typed(document.get("dependentRealisations", {}), dict, "dependencies")
         signatures = _typed(document.get("signatures", []), list, "signatures")
         return cls(
-            id=_typed(document.get("id"), str, "id"),
+            id=_identity(document.get("id"), "id"),
             out_path=_path(document.get("outPath"), "outPath"),
             dependencies={
-                key: _path(value, f"dependentRealisations, {key}")
+                _identity(key, "dependentRealisations"): _path(
+                    value, f"dependentRealisations, {key}"
+                )
                 for key, value in dependencies.items()
             },
             signatures=tuple(Signature.parse(_typed(s, str, "signatures")) for s in signatures),
@@ -115,6 +117,14 @@ def _typed(value: Any, kind: type, where: str) -> Any:
     if not isinstance(value, kind):
         raise InvalidData(f"realisation: {where} is {type(value).__name__}, not {kind.__name__}")
     return value
+
+
+def _identity(value: Any, where: str) -> str:
+    text: str = _typed(value, str, where)
+    # JSON can spell half a surrogate pair, which no file and no signed text can hold.
+    if not text.isprintable():
+        raise InvalidData(f"realisation: {where} {text[:100]!r} has characters that no id has")
+    return text
 
 
 def _path(value: Any, where: str) -> StorePath:
