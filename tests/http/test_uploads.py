@@ -19,6 +19,7 @@ from tests.http.uploading import file_name, narinfo_for, taking
 from tests.nar.trees import File
 from tests.support.caches import make_path, signed
 from tests.support.signing import SECRET_KEY
+from tvixstore.access import Access
 from tvixstore.compression import decoder
 from tvixstore.errors import ReadOnly, StorageFull, Unavailable, Untrusted
 from tvixstore.kv import MemoryKeyValue
@@ -109,12 +110,14 @@ async def test_a_body_is_asked_for_if_it_is_going_to_be_taken(tmp_path: Path) ->
 
 async def test_without_writes_nothing_is_taken_and_nothing_asked_for(tmp_path: Path) -> None:
     async with taking(tmp_path) as here:
-        here.front.writes = False
+        here.front.access = Access.of("read")
         for target in ("/nix-cache-info", "/nar/x.nar", f"/{'0' * 32}.narinfo"):
             reply = await here.put(target, b"")
             assert reply.status == 403
             assert "writes = true" in reply.text
-    async with client_of(front_of(here.store.path_infos, writes=True)) as client:
+    async with client_of(
+        front_of(here.store.path_infos, access=Access.of("read", "write"))
+    ) as client:
         client.send("PUT", "/nar/x.nar", Content_Length="9", Expect="100-continue")
         assert (await client.receive()).status == 403
 

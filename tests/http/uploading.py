@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from tests.http.support import Client, Reply, Store, connected, front_of, serving
+from tvixstore.access import Access
 from tvixstore.extras import CachedExtras, LocalExtras, SubstitutedExtras
 from tvixstore.http import HttpFront, Inbox
 from tvixstore.kv import MemoryKeyValue
@@ -87,7 +88,7 @@ async def taking(
     front = front_of(
         path_infos or store.path_infos,
         store.content,
-        writes=True,
+        access=Access.of("read", "write"),
         inbox=Inbox(Receiver(store.content, pools, folder), uploads, required),
         extras=extras,
     )

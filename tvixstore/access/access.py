@@ -24,7 +24,9 @@ _WRONG: Final = Denied(f"these credentials are not known here: {_HOW}", anonymou
 _EXPIRED: Final = Denied("the token has expired: ask for another", anonymous=True)
 _WITHHELD: Final[dict[Right, Denied]] = {
     "read": Denied("nothing may be read here"),
-    "write": Denied("nothing may be put here: writes are off"),
+    "write": Denied(
+        "nothing may be put here: writes are off; the owner may set writes = true in [daemon]"
+    ),
     "admin": Denied("nothing may be administered from here: that takes a tokens_file"),
 }
 _MISSING: Final[dict[Right, Denied]] = {
