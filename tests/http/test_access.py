@@ -52,7 +52,7 @@ def target_of(route: Route) -> str:
     """Some URL of it, of nothing that is there."""
     pattern = route.pattern.pattern.replace(r"\.", ".").replace("(?:tvix|snix)", "tvix")
     pattern = pattern.replace("[^/]*-[^/]*", f"{ABSENT}-{'0' * 52}")
-    return re.sub(r"[()]", "", re.sub(r"\[\^/\][*+]", ABSENT, pattern))
+    return re.sub(r"[()]", "", re.sub(r"\[\^/\.?\][*+]", ABSENT, pattern))
 
 
 def guarded(anonymous_read: bool) -> HttpFront:

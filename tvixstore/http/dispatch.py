@@ -122,7 +122,7 @@ class Dispatcher:
         if (refusal := self._refusal(request, method.right)) is not None:
             return refusal
         if method.right == "write" and self._front.inbox is None:
-            return text(HTTPStatus.FORBIDDEN, "invalid", "this cache has no room for uploads")
+            return text(HTTPStatus.NOT_IMPLEMENTED, "invalid", "nothing is uploaded to this cache")
         try:
             wanted = method.parse(account.key, query)
         except InvalidData as error:
