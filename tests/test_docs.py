@@ -68,7 +68,7 @@ def block_after(text: str, mark: str) -> str:
 
 
 def events_in(source: str) -> set[str]:
-    """The log events that a module's source names: in calls of a logger, of `Outage` and `Seldom`."""
+    """The log events that a module's source names: to a logger, to `Outage` and to `Seldom`."""
     events = set()
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
