@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from tvixstore.access import NONE, Denied, Right
+from tvixstore.access import Right
 from tvixstore.errors import InvalidData, StoreError
 from tvixstore.http import ready
 from tvixstore.http.answers import (
@@ -123,15 +123,7 @@ class Dispatcher:
             wanted = method.parse(account.key, query)
         except InvalidData as error:
             return invalid(str(error))
-        rights = self._front.access.rights(request.headers.get("Authorization"))
-        call = Call(
-            self._front,
-            self._texts,
-            request.method,
-            request.headers,
-            self.draining,
-            NONE if isinstance(rights, Denied) else rights,
-        )
+        call = Call(self._front, self._texts, request.method, request.headers, self.draining)
         try:
             return await method.answer(call, wanted)
         except SlowClient as error:
