@@ -15,18 +15,9 @@ from aiohttp import web
 from tvixstore.access import Right
 from tvixstore.errors import InvalidData, StoreError
 from tvixstore.http import ready
-from tvixstore.http.answers import (
-    Answer,
-    absent,
-    broken,
-    crowded,
-    invalid,
-    refused,
-    slow,
-    text,
-    unknown,
-)
+from tvixstore.http.answers import Answer, absent, broken, invalid, text, unknown
 from tvixstore.http.body import Sender
+from tvixstore.http.denials import crowded, denial, slow
 from tvixstore.http.front import HttpFront
 from tvixstore.http.narinfo import NarInfoTexts
 from tvixstore.http.routes import Call, Route, find
@@ -84,6 +75,14 @@ class Dispatcher:
             self.running.discard(task)
             self._settle(account, perf_counter() - began)
 
+    def refuse(self, status: int, reason: str) -> web.Response:
+        """The response to what is no HTTP request; the connection is of no further use."""
+        answer = text(status, "invalid", reason)
+        self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
+        response = _response_of(answer)
+        response.force_close()
+        return response
+
     def turn_away(self) -> bytes:
         """What a connection too many is told, before it has asked anything."""
         self._crowds.note(what="connections")
@@ -96,14 +95,6 @@ class Dispatcher:
         answer = slow(f"the head of the request was not complete after {seconds:g} s")
         self._settle(_Account("other", "", answer.status, "invalid", answer.reason), seconds)
         return ready.closing(answer, _SERVER)
-
-    def refuse(self, status: int, reason: str) -> web.Response:
-        """The response to what is no HTTP request; the connection is of no further use."""
-        answer = text(status, "invalid", reason)
-        self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
-        response = _response_of(answer)
-        response.force_close()
-        return response
 
     async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
         path, query = _split(request.raw_path)
@@ -139,7 +130,7 @@ class Dispatcher:
         headers = request.headers
         denied = self._front.access.check(right, headers.get("Authorization"))
         if denied is not None:
-            return refused(denied, request.method, headers.get("User-Agent", ""))
+            return denial(denied, request.method, headers.get("User-Agent", ""))
         # Those who ask how it is get an answer in any case.
         if right is not None and len(self.running) > self._front.limits.requests:
             self._crowds.note(what="requests")
