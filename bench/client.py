@@ -7,6 +7,7 @@ output. Each connection follows a plan, a generator that yields requests and is 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -32,6 +33,8 @@ class Job:
     targets: list[str]
     connections: int = 1
     seconds: float = 0.0
+    # As the password of Basic, as Nix sends it; of a `hammer` alone.
+    token: str | None = None
 
 
 @dataclass(slots=True)
@@ -145,8 +148,12 @@ def _length(head: bytes) -> int:
     raise ValueError(f"no Content-Length: {head.decode(errors='replace')}")
 
 
-def request_for(target: str, *, keep: bool = False) -> Request:
-    return Request(f"GET {target} HTTP/1.1\r\nHost: bench\r\n\r\n".encode(), keep)
+def request_for(target: str, *, keep: bool = False, token: str | None = None) -> Request:
+    lines = [f"GET {target} HTTP/1.1", "Host: bench"]
+    if token is not None:
+        login = base64.b64encode(f"bench:{token}".encode()).decode()
+        lines.append(f"Authorization: Basic {login}")
+    return Request("\r\n".join([*lines, "", ""]).encode(), keep)
 
 
 def _hammer(requests: list[Request], start: int, outcome: Outcome, until: float) -> Plan:
@@ -185,7 +192,7 @@ async def run(job: Job) -> Outcome:
     outcome = Outcome()
     began = perf_counter()
     if job.kind == "hammer":
-        requests = [request_for(target) for target in job.targets]
+        requests = [request_for(target, token=job.token) for target in job.targets]
         apart = max(1, len(requests) // job.connections)
         plans = [
             _hammer(requests, number * apart, outcome, began + job.seconds)

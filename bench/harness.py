@@ -109,14 +109,23 @@ async def running(process: Daemon) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def warm_daemon(folder: Path, cache: Path, digits: Sequence[str]) -> AsyncIterator[Server]:
-    """A daemon that has those paths of `cache`, and no upstream to ask any more."""
+async def warm_daemon(
+    folder: Path, cache: Path, digits: Sequence[str], token: str | None = None
+) -> AsyncIterator[Server]:
+    """A daemon that has those paths of `cache`, and no upstream to ask any more.
+
+    With a `token` nobody reads anything without it.
+    """
     async with upstream(cache) as source:
         section = substituter(source.url, PUBLIC_KEY, timeout="30s", stall_timeout="30s")
         process = Daemon(folder, [section])
         async with running(process) as filling:
             await load(filling, "paths", digits, connections=8)
             await process.settled()
+    if token is not None:
+        (folder / "tokens").write_text(f"{token} read\n")
+        settings: Section = {"tokens_file": "tokens", "anonymous_read": False}
+        process = Daemon(folder, [section], daemon=settings)
     async with running(process) as started:
         yield started
 
@@ -128,9 +137,10 @@ async def load(
     *,
     connections: int = 1,
     seconds: float = 0.0,
+    token: str | None = None,
 ) -> Load:
     """Puts the load on that server, from a process of its own."""
-    job = Job(kind, target.port, list(targets), connections, seconds)
+    job = Job(kind, target.port, list(targets), connections, seconds, token)
     before = cpu_seconds(target.pid)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.client"),

@@ -25,6 +25,8 @@ _TCP = re.compile(
 )
 
 _BACKLOG = 1024
+# Of open files, where the system sets no limit.
+_NO_LIMIT = 1 << 20
 # Seconds that a TLS handshake may take, and the end of a connection.
 _HANDSHAKE = 15.0
 _GOODBYE = 5.0
@@ -67,7 +69,8 @@ Address = TcpAddress | UnixAddress
 def half_of_files() -> int:
     """Half of the files that this process may have open: connections are to leave some for disks
     and upstreams."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (_NO_LIMIT if most == resource.RLIM_INFINITY else most) // 2
 
 
 def parse_address(text: str) -> Address | None:
@@ -96,6 +99,7 @@ class Door:
         self.addresses: list[str] = []
         self._factory = factory
         self._tls = tls
+        self._closed = False
         # Those that take connections, each with its socket, and all that there have been.
         self._taking: list[tuple[asyncio.Server, socket.socket]] = []
         self._listeners: list[asyncio.Server] = []
@@ -139,6 +143,7 @@ class Door:
 
     def close(self) -> None:
         """Takes no more connections; those that there are stay."""
+        self._closed = True
         self._taking.clear()
         for listener in self._listeners:
             listener.close()
@@ -158,7 +163,11 @@ class Door:
             self._socket_files.append((path, os.stat(path).st_ino))
         listener = await self._serve(bound)
         self._listeners.append(listener)
-        self._taking.append((listener, bound))
+        if self._closed:
+            # Meanwhile, while it was being renewed.
+            listener.close()
+        else:
+            self._taking.append((listener, bound))
 
     async def _serve(self, bound: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()

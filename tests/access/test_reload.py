@@ -91,6 +91,22 @@ async def test_a_broken_change_is_told_once_and_the_old_stays(
     assert numbers.used == [6]
 
 
+async def test_what_could_not_be_used_is_tried_again(tmp_path: Path, files: Pool) -> None:
+    numbers = Numbers(tmp_path)
+    numbers.reloaded.first()
+    numbers.two.write_text("20")
+
+    async def fail(number: int) -> None:
+        raise OSError("too many open files")
+
+    numbers.reloaded.use = fail
+    with pytest.raises(OSError, match="too many"):
+        await numbers.reloaded.look(files)
+    numbers.reloaded.use = numbers.use
+    await numbers.reloaded.look(files)
+    assert numbers.used == [21]
+
+
 @virtual_clock
 async def test_a_watch_looks_every_second_until_it_is_cancelled(tmp_path: Path) -> None:
     looks = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
+    return make_authority(tmp_path_factory.mktemp("authority"), "localhost")
 
 
 def test_one_file_may_have_both(authority: Authority) -> None:
@@ -71,3 +73,33 @@ def test_an_encrypted_key_asks_nobody_for_its_passphrase(
         )
     )
     assert "is encrypted" in mistake(authority.chain, encrypted)
+
+
+@pytest.mark.parametrize(("door", "protocol"), [("http", "http/1.1"), ("grpc", "h2")])
+def test_each_door_speaks_its_own_protocol(authority: Authority, door: str, protocol: str) -> None:
+    context = getattr(read_certificate(authority.chain, authority.chain), door)
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        client = ssl.create_default_context(cafile=authority.ca_file)
+        client.maximum_version = version
+        client.set_alpn_protocols(["http/1.0", "http/1.1", "h2"])
+        agreed = handshake(client, context)
+        assert agreed.selected_alpn_protocol() == protocol
+        assert agreed.version() == version.name.replace("v1_", "v1.")
+
+
+def test_older_versions_are_not_spoken(authority: Authority) -> None:
+    certificate = read_certificate(authority.chain, authority.chain)
+    assert certificate.http.minimum_version is certificate.grpc.minimum_version
+    assert certificate.http.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:
+    """The client's end of a connection in memory."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(down, up, server_hostname="localhost")
+    theirs = server.wrap_bio(up, down, server_side=True)
+    for _ in range(5):
+        for end in (ours, theirs):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return ours

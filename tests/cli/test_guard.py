@@ -37,6 +37,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def guarded(folder: Path, **keys: Value) -> Daemon:
     (folder / "tokens").write_text(TOKENS)
+    (folder / "tokens").chmod(0o644)
     return Daemon(folder, daemon={"tokens_file": "tokens", "anonymous_read": False, **keys})
 
 
@@ -99,13 +100,17 @@ async def test_a_certificate_is_renewed_under_open_connections(
         assert (await daemon.get("/healthz")).status == 200
 
 
-async def test_a_certificate_that_is_about_to_end_is_told_of(
+async def test_a_certificate_that_ends_soon_and_files_that_all_can_read_are_told_of(
     tmp_path: Path, authority: Authority
 ) -> None:
-    authority.issue(tmp_path / "ends.pem", days=3)
+    authority.issue(tmp_path / "ends.pem", days=3).chmod(0o644)
     keys: dict[str, Value] = {"tls_cert": "ends.pem", "tls_key": "ends.pem"}
     async with guarded(tmp_path, **keys) as daemon:
         assert (await daemon.logged("tls.expires"))["level"] == "warning"
+        assert {event["key"] for event in daemon.events("access.exposed")} == {
+            "tokens_file",
+            "tls_key",
+        }
 
 
 @pytest.mark.parametrize(

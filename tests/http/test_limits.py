@@ -20,8 +20,9 @@ from tests.http.support import (
 )
 from tests.support.virtual_clock import virtual_clock
 from tvixstore.http import Limits
-from tvixstore.http.answers import Answer, slow, text
+from tvixstore.http.answers import Answer, text
 from tvixstore.http.connections import Connections
+from tvixstore.http.denials import slow
 from tvixstore.http.dispatch import Dispatcher
 from tvixstore.http.slow import SlowClient
 

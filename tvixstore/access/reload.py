@@ -58,7 +58,12 @@ class Reloaded(Generic[Read]):
         except ConfigError as error:
             _log.error("access.not_reloaded", key=self.name, reason=error)
             return
-        await self.use(read)
+        try:
+            await self.use(read)
+        except BaseException:
+            # It does not count yet: the next look tries again.
+            self._version = ()
+            raise
         _log.info("access.reloaded", key=self.name)
 
     def _look(self) -> _Version:

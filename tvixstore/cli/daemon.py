@@ -122,7 +122,6 @@ class _Daemon:
         daemon = self._config.daemon
         writes = daemon.takes_writes()
         guard = await Guard.open(daemon, composition.pools)
-        doors.push_async_callback(guard.aclose)
         http = await serve_http(
             HttpFront(
                 composition.path_infos,
@@ -162,6 +161,7 @@ class _Daemon:
         )
         doors.push_async_callback(grpc.aclose)
         guard.watch(http, grpc)
+        doors.push_async_callback(guard.aclose)
         log.info("starting", version=__version__, compose=self._config.name)
         for address in http.addresses:
             log.info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -68,7 +69,15 @@ class Guard:
                 guard._use_certificate,
             )
             await guard._use_certificate(await guard._first(certificate))
+        await pools.files.run(guard.warn_of_exposed, daemon)
         return guard
+
+    def warn_of_exposed(self, daemon: Daemon) -> None:
+        """Says which of the secret files other users of this machine can read."""
+        for key in ("tokens_file", "tls_key"):
+            path: Path | None = getattr(daemon, key)
+            if path is not None and path.stat().st_mode & stat.S_IROTH:
+                log.warning("access.exposed", key=key, path=path)
 
     def watch(self, http: HttpServer, grpc: GrpcServer) -> None:
         """Has files that change take effect, at those doors."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
-from tvixstore.access import Denied
 from tvixstore.errors import (
     InvalidData,
     ReadOnly,
@@ -28,8 +27,6 @@ TEXT = "text/plain; charset=utf-8"
 # Seconds: what Retry-After says when nobody knows better, and what it says at most.
 _RETRY_AFTER = 2
 _MAX_RETRY_AFTER = 60
-# Who takes 401 and 403 for "absent", and remembers that for an hour: Nix before 2.35, and Lix.
-_MISREADING = re.compile(r"\b(?:Nix/(?:[01]\.|2\.(?:\d|[12]\d|3[0-4])(?!\d))|Lix/)")
 # What is not in it is unknown.
 _REFUSALS: Final[dict[type, HTTPStatus]] = {
     Conflict: HTTPStatus.CONFLICT,
@@ -48,7 +45,7 @@ class Answer:
 
     A `length` of `None` is not known before the end (of a HEAD, it is not told): the stream itself
     has to break where it falls short.
-    `outcome` is for the metrics: present, stored, absent, unknown, skipped, refused, invalid or
+    `outcome` is for the metrics: present, stored, absent, unknown, skipped, invalid or
     error.
     """
 
@@ -75,38 +72,6 @@ def absent(reason: str) -> Answer:
 
 def invalid(reason: str) -> Answer:
     return text(HTTPStatus.BAD_REQUEST, "invalid", reason)
-
-
-def refused(denied: Denied, method: str, agent: str) -> Answer:
-    """For whoever may not do that, in a form that his client tells him.
-
-    401 where other credentials may help, and 403 where they don't. Of 511 Nix before 2.35 says what
-    it is and why, and stops; of the others it does so for uploads only.
-    """
-    if method in ("GET", "HEAD") and _MISREADING.search(agent) is not None:
-        status = HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED
-    else:
-        status = HTTPStatus.UNAUTHORIZED if denied.anonymous else HTTPStatus.FORBIDDEN
-    headers = {"Cache_Control": "no-store"}
-    if status is HTTPStatus.UNAUTHORIZED:
-        headers["WWW_Authenticate"] = 'Basic realm="tvixstore", Bearer realm="tvixstore"'
-    return text(status, "refused", denied.reason, **headers)
-
-
-def crowded(what: str) -> Answer:
-    """Others have to be done first."""
-    return text(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "unknown",
-        f"too many {what} at once: try again",
-        Retry_After=str(_RETRY_AFTER),
-        Cache_Control="no-store",
-    )
-
-
-def slow(reason: str) -> Answer:
-    """For a client that keeps us waiting for what it said it would send."""
-    return text(HTTPStatus.REQUEST_TIMEOUT, "invalid", reason)
 
 
 def not_taken(error: StoreError) -> Answer:

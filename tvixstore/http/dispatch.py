@@ -12,22 +12,12 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from tvixstore.access import NONE, Denied, Right
+from tvixstore.access import Right
 from tvixstore.errors import InvalidData, StoreError
 from tvixstore.http import ready
-from tvixstore.http.answers import (
-    Answer,
-    absent,
-    broken,
-    crowded,
-    invalid,
-    not_taken,
-    refused,
-    slow,
-    text,
-    unknown,
-)
+from tvixstore.http.answers import Answer, absent, broken, invalid, not_taken, text, unknown
 from tvixstore.http.body import Sender
+from tvixstore.http.denials import crowded, denial, slow
 from tvixstore.http.front import HttpFront
 from tvixstore.http.incoming import Incoming
 from tvixstore.http.narinfo import NarInfoTexts
@@ -86,6 +76,14 @@ class Dispatcher:
             self.running.discard(task)
             self._settle(account, perf_counter() - began)
 
+    def refuse(self, status: int, reason: str) -> web.StreamResponse:
+        """The response to what is no HTTP request; the connection is of no further use."""
+        answer = text(status, "invalid", reason)
+        self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
+        response = _response_of(answer)
+        response.force_close()
+        return response
+
     def turn_away(self) -> bytes:
         """What a connection too many is told, before it has asked anything."""
         self._crowds.note(what="connections")
@@ -98,14 +96,6 @@ class Dispatcher:
         answer = slow(f"the head of the request was not complete after {seconds:g} s")
         self._settle(_Account("other", "", answer.status, "invalid", answer.reason), seconds)
         return ready.closing(answer, _SERVER)
-
-    def refuse(self, status: int, reason: str) -> web.StreamResponse:
-        """The response to what is no HTTP request; the connection is of no further use."""
-        answer = text(status, "invalid", reason)
-        self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
-        response = _response_of(answer)
-        response.force_close()
-        return response
 
     async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
         path, query = _split(request.raw_path)
@@ -127,15 +117,9 @@ class Dispatcher:
             wanted = method.parse(account.key, query)
         except InvalidData as error:
             return invalid(str(error))
-        rights = self._front.access.rights(request.headers.get("Authorization"))
+        incoming = Incoming(request)
         call = Call(
-            self._front,
-            self._texts,
-            request.method,
-            request.headers,
-            Incoming(request),
-            self.draining,
-            NONE if isinstance(rights, Denied) else rights,
+            self._front, self._texts, request.method, request.headers, incoming, self.draining
         )
         try:
             return await method.answer(call, wanted)
@@ -155,7 +139,7 @@ class Dispatcher:
         headers = request.headers
         denied = self._front.access.check(right, headers.get("Authorization"))
         if denied is not None:
-            return refused(denied, request.method, headers.get("User-Agent", ""))
+            return denial(denied, request.method, headers.get("User-Agent", ""))
         # Those who ask how it is get an answer in any case.
         if right is not None and len(self.running) > self._front.limits.requests:
             self._crowds.note(what="requests")

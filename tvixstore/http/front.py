@@ -8,7 +8,7 @@ from typing import Literal
 
 from tvixstore.access import Access
 from tvixstore.extras import CachedExtras
-from tvixstore.listen import half_of_files
+from tvixstore.http.limits import Limits
 from tvixstore.metrics import Metrics
 from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService
@@ -26,26 +26,6 @@ class UpstreamStatus:
     up: bool
     since: float
     last_error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What clients may ask of us together, and how slow each may be, in seconds."""
-
-    # Beyond these the answer is 503. A request takes its share of memory only while it streams.
-    connections: int = field(default_factory=half_of_files)
-    requests: int = 2000
-    # For the first byte on a new connection, and from there to the end of a request's head.
-    first_byte: float = 30.0
-    head: float = 30.0
-    # Between two requests. Longer than Nix keeps its connections (118 s), so that it is the client
-    # who closes.
-    idle: float = 130.0
-    # Without a byte of a body that is being read.
-    body_stall: float = 60.0
-    # Without a byte taken of a response. Nix takes none while it waits for a lock, a disk or its
-    # user, which can be minutes.
-    reader_stall: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
