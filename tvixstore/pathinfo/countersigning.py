@@ -20,8 +20,10 @@ from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.lru import Lru
 from tvixstore.streams import ByteStream
 
-# Paths whose signed descriptions are kept, so that each is signed once.
-_PATHS = 20_000
+# Signed descriptions are kept, so that each is signed once: so many references of theirs, the rest
+# of one taken for as many as below. It is some 30 MB, and as many paths as narinfos are kept of.
+_REFERENCES = 200_000
+_REST = 4
 
 
 @dataclass(eq=False)
@@ -38,7 +40,7 @@ class CountersigningPathInfoService(PathInfoWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         # What inner said of a path, and what goes out in its place.
-        self._known: Lru[bytes, tuple[Description, Description]] = Lru(_PATHS)
+        self._known: Lru[bytes, tuple[Description, Description]] = Lru(_REFERENCES)
 
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
@@ -81,7 +83,7 @@ class CountersigningPathInfoService(PathInfoWrapper):
             assert isinstance(signed, type(description)), "signing makes no other type"
             return signed
         made = self.signer.signed(description) if self._is_verified(description) else description
-        self._known.put(key, (description, made))
+        self._known.put(key, (description, made), _REST + len(description.references))
         return made
 
     def _is_verified(self, description: Description) -> bool:
