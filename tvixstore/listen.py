@@ -22,7 +22,7 @@ _TCP = re.compile(
 
 _BACKLOG = 1024
 
-# From Python 3.13 on, event loops would remove the file of a unix socket.
+# From Python 3.13 on, event loops would remove the files of unix sockets, whoever's they are.
 _NO_CLEANUP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 # Of a name's several addresses, those that this machine lacks are left out, as long as one is left.
@@ -77,6 +77,8 @@ class Door:
         self.addresses: list[str] = []
         self._factory = factory
         self._listeners: list[asyncio.Server] = []
+        # Whether the files of unix sockets are ours to remove.
+        self._ours = True
         # Each with its inode, so that nobody else's is removed in the end.
         self._socket_files: list[tuple[str, int]] = []
 
@@ -85,17 +87,17 @@ class Door:
 
         Raises `ConfigError`, one line, if that cannot be.
         """
-        address = parse_address(text)
         if inherited:
+            self._ours = False
             listeners = Listeners([*inherited])
-        elif address is None:
+        elif (address := parse_address(text)) is None:
             return
         else:
             listeners = await bind(address)
         try:
             self.addresses += listeners.addresses
             for bound in listeners.sockets:
-                self._listeners.append(await self._serve(bound, ours=not inherited))
+                self._listeners.append(await self._serve(bound))
         except BaseException:
             listeners.close()
             raise
@@ -114,14 +116,13 @@ class Door:
         for listener in self._listeners:
             await listener.wait_closed()
 
-    async def _serve(self, bound: socket.socket, *, ours: bool) -> asyncio.Server:
+    async def _serve(self, bound: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         if bound.family != socket.AF_UNIX:
             return await loop.create_server(self._factory, sock=bound, backlog=_BACKLOG)
-        if ours:
+        if self._ours:
             path = bound.getsockname()
             self._socket_files.append((path, os.stat(path).st_ino))
-        # We remove the file ourselves; one that was passed on is not ours to remove.
         return await loop.create_unix_server(
             self._factory, sock=bound, backlog=_BACKLOG, **_NO_CLEANUP
         )

@@ -131,7 +131,7 @@ class _Daemon:
             ),
             str(daemon.http),
             daemon.drain_timeout,
-            self._inherited.http,
+            inherited=self._inherited.http,
         )
         doors.push_async_callback(http.aclose)
         grpc = await serve_grpc(
@@ -146,7 +146,7 @@ class _Daemon:
             ),
             str(daemon.grpc),
             daemon.drain_timeout,
-            self._inherited.grpc,
+            inherited=self._inherited.grpc,
         )
         doors.push_async_callback(grpc.aclose)
         log.info("starting", version=__version__, compose=self._config.name)
