@@ -31,7 +31,7 @@ _NO_LIMIT = 1 << 20
 _HANDSHAKE = 15.0
 _GOODBYE = 5.0
 
-# From Python 3.13 on, event loops would remove the file of a unix socket.
+# From Python 3.13 on, event loops would remove the files of unix sockets, whoever's they are.
 _NO_CLEANUP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 # Of a name's several addresses, those that this machine lacks are left out, as long as one is left.
@@ -111,10 +111,9 @@ class Door:
 
         Raises `ConfigError`, one line, if that cannot be.
         """
-        address = parse_address(text)
         if inherited:
             listeners = Listeners([*inherited])
-        elif address is None:
+        elif (address := parse_address(text)) is None:
             return
         else:
             listeners = await bind(address)

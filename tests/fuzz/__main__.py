@@ -70,7 +70,7 @@ def _environment() -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("target", nargs="?", choices=[*TARGETS, []], default=[], metavar="TARGET")
+    parser.add_argument("target", nargs="?", choices=list(TARGETS), metavar="TARGET")
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
     parser.add_argument("--seconds", type=int, default=60)
     given = parser.parse_args()

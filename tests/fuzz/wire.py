@@ -63,7 +63,7 @@ _DESCRIPTION = Description(
 )
 
 
-def _form(form: Form[Any], *values: Any, seeds: list[bytes] | None = None) -> Target[Any]:
+def form(form: Form[Any], *values: Any, seeds: list[bytes] | None = None) -> Target[Any]:
     """Any protobuf message has more than one form, but for Directories and Nodes."""
     return Target(
         form.decode,
@@ -87,20 +87,20 @@ WIRE: dict[str, Target[Any]] = {
         _PATH_INFOS,
         stays(encode_record, decode_record),
     ),
-    "rpc-stat": _form(messages.STAT_BLOB, StatBlob(_DIGEST, True)),
-    "rpc-chunks": _form(messages.BLOB_CHUNKS, [Chunk(_DIGEST, 5), Chunk(_DIGEST, 2**63)]),
-    "rpc-digest": _form(messages.READ_BLOB, _DIGEST),
-    "rpc-data": _form(messages.BLOB_DATA, b"some bytes"),
-    "rpc-get-directory": _form(messages.GET_DIRECTORY, GetDirectory(_DIGEST, True)),
-    "rpc-directory": _form(messages.DIRECTORY, Directory(()), seeds=_DIRECTORIES[:4]),
-    "rpc-root-digest": _form(messages.ROOT_DIGEST, _DIGEST),
-    "rpc-path-hash": _form(messages.PATH_HASH, _HASH),
-    "rpc-root": _form(messages.ROOT, FileNode(_DIGEST, 5)),
-    "rpc-nar-identity": _form(messages.NAR_IDENTITY, _IDENTITY),
-    "rpc-nothing": _form(messages.NOTHING, None),
-    "rpc-describe": _form(messages.DESCRIBE, Describe(_HASH), Describe(_HASH, _SHA256)),
-    "rpc-description": _form(messages.DESCRIPTION, _PATH_INFO, _DESCRIPTION),
-    "rpc-open-nar": _form(
+    "rpc-stat": form(messages.STAT_BLOB, StatBlob(_DIGEST, True)),
+    "rpc-chunks": form(messages.BLOB_CHUNKS, [Chunk(_DIGEST, 5), Chunk(_DIGEST, 2**63)]),
+    "rpc-digest": form(messages.READ_BLOB, _DIGEST),
+    "rpc-data": form(messages.BLOB_DATA, b"some bytes"),
+    "rpc-get-directory": form(messages.GET_DIRECTORY, GetDirectory(_DIGEST, True)),
+    "rpc-directory": form(messages.DIRECTORY, Directory(()), seeds=_DIRECTORIES[:4]),
+    "rpc-root-digest": form(messages.ROOT_DIGEST, _DIGEST),
+    "rpc-path-hash": form(messages.PATH_HASH, _HASH),
+    "rpc-root": form(messages.ROOT, FileNode(_DIGEST, 5)),
+    "rpc-nar-identity": form(messages.NAR_IDENTITY, _IDENTITY),
+    "rpc-nothing": form(messages.NOTHING, None),
+    "rpc-describe": form(messages.DESCRIBE, Describe(_HASH), Describe(_HASH, _SHA256)),
+    "rpc-description": form(messages.DESCRIPTION, _PATH_INFO, _DESCRIPTION),
+    "rpc-open-nar": form(
         messages.OPEN_NAR, OpenNar(_HASH, _IDENTITY, 5), OpenNar(_HASH, _IDENTITY, 0, 0)
     ),
     "rpc-reflection": Target(

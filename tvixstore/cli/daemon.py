@@ -140,7 +140,7 @@ class _Daemon:
             str(daemon.http),
             daemon.drain_timeout,
             guard.http_tls,
-            self._inherited.http,
+            inherited=self._inherited.http,
         )
         doors.push_async_callback(http.aclose)
         grpc = await serve_grpc(
@@ -157,7 +157,7 @@ class _Daemon:
             str(daemon.grpc),
             daemon.drain_timeout,
             guard.grpc_tls,
-            self._inherited.grpc,
+            inherited=self._inherited.grpc,
         )
         doors.push_async_callback(grpc.aclose)
         guard.watch(http, grpc)
