@@ -19,7 +19,7 @@ from bench.caches import PUBLIC_KEY
 from bench.client import Job, Outcome, url_in
 from tests.support.daemon import Daemon, Section, substituter
 
-RUNS = 1
+RUNS = 5
 GIGABIT = 125e6
 RTT = 0.020
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -53,6 +53,11 @@ class Workshop:
     def closure(self, *store_paths: str) -> list[str]:
         return self._in_store("nix-store", "--query", "--requisites", *store_paths)
 
+    def path_info(self, *store_paths: str) -> str:
+        """What `nix path-info --json` says of them."""
+        root = self.folder / "root"
+        return self._run("nix", "path-info", "--store", root, "--json", *store_paths)
+
     def publish(self, name: str, compression: str, *store_paths: str) -> Path:
         """The folder of a signed cache with the closures of `store_paths`."""
         folder = self.folder / name

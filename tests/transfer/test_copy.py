@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.pathinfo.samples import KEYS, STRANGER, TRUSTED, Sample, store_path
+from tests.pathinfo.samples import KEYS, STRANGER, TRUSTED, Sample, Tree, store_path
 from tests.transfer.stores import Two, names_of, two_stores, wanted
 from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData, Incomplete, Unavailable, Untrusted
@@ -21,7 +21,7 @@ async def chain(two: Two, *names: str) -> list[Sample]:
     """Paths of the source, each of which refers to the one before and to itself."""
     paths: list[Sample] = []
     for name in names:
-        tree = {b"f": name.encode(), b"d": {b"same": b"in all of them"}}
+        tree: Tree = {b"f": name.encode(), b"d": {b"same": b"in all of them"}}
         paths.append(await two.source.add(name, tree, paths[-1:], itself=True))
     return paths
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from tvixstore.errors import ConfigError
 from tvixstore.kv.files import storage_error, sync_directory
 from tvixstore.nix import NarInfo
 from tvixstore.pathinfo.nix import UpstreamSettings
@@ -57,7 +58,10 @@ class FolderCache(BinaryCache):
             for folder in (self._root, self.incoming):
                 _sweep(folder)
         except OSError as error:
-            raise storage_error(error, self.incoming) from error
+            reason = error.strerror or type(error).__name__
+            raise ConfigError(
+                f"{self.incoming} cannot be made: {reason}: name a folder that can be written to"
+            ) from error
         if not (self._root / CACHE_INFO).exists():
             self._write(CACHE_INFO, CACHE_INFO_TEXT)
 
