@@ -15,7 +15,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bench import grpc_calls, memory, nar_large, nar_small, narinfo, nix_copy, small_paths
+from bench import (
+    grpc_calls,
+    memory,
+    nar_large,
+    nar_small,
+    narinfo,
+    nix_copy,
+    nix_upload,
+    small_paths,
+)
 
 if TYPE_CHECKING:
     from bench.harness import Row
@@ -25,6 +34,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "nar-large": nar_large.measure,
     "nar-small": nar_small.measure,
     "nix-copy": nix_copy.measure,
+    "nix-upload": nix_upload.measure,
     "small-paths": small_paths.measure,
     "grpc": grpc_calls.measure,
     "memory": memory.measure,

@@ -83,10 +83,10 @@ async def test_a_closure_comes_with_everything_and_survives_a_restart(
     debugged = upstreams.workshop.build(EXPRESSION, "debugged")[0]
     daemon = Daemon(tmp_path / "tvix")
     async with daemon:
-        listing, index = {"write_nar_listing": "1"}, {"index_debug_info": "true"}
-        await pusher.push(daemon.url, app, debugged, **listing, **index)
+        both = (daemon.url, app, debugged)
+        await pusher.push(*both, write_nar_listing="1", index_debug_info="true")
         # All of it is there.
-        again = await pusher.push(daemon.url, app, debugged, **listing, **index)
+        again = await pusher.push(*both, write_nar_listing="1", index_debug_info="true")
         assert "copying path" not in again.output
         await pusher.run("nix", "store", "copy-log", "--store", str(pusher.store), "--to",
                          daemon.url, debugged)  # fmt: skip

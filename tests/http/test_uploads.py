@@ -395,36 +395,28 @@ async def test_two_uploaders_of_one_path_at_once_are_both_right(tmp_path: Path) 
     assert [reply.status for reply in replies] == [201, 201]
 
 
-class Counting:
-    """Who refers to root nodes."""
-
-    def __init__(self) -> None:
-        self.nodes: list[object] = []
-
-    async def put_root(self, node: object) -> None:
-        self.nodes.append(node)
-
-    async def drop_root(self, node: object) -> None:
-        self.nodes.remove(node)
-
-
 async def test_an_upload_counts_as_a_reference_exactly_as_long_as_its_row(tmp_path: Path) -> None:
-    counting = Counting()
-    async with taking(tmp_path) as here:
-        here.uploads.roots = counting
-        for path in (make_path("one", None), make_path("two", None, size=2000)):
+    one, two = make_path("one", None), make_path("two", None, size=2000)
+    async with taking(tmp_path, counted_rows=True) as here:
+        counting = here.counting
+        assert counting is not None
+        for path in (one, two):
             for name in (path.nar_target, "/nar/of-the-client.nar", path.nar_target):
                 assert (await here.put(name, path.nar)).status == 201
         assert len(counting.nodes) == 2
         here.clock.seconds += 12 * 3600
-        one = make_path("one", None)
         await here.put(one.nar_target, one.nar)
         here.clock.seconds += 13 * 3600
         await here.uploads.sweep()
         assert len(counting.nodes) == 1
         here.clock.seconds += 12 * 3600
         await here.uploads.sweep()
-    assert counting.nodes == []
+        assert counting.nodes == {}
+        # The names of the files are still known: they are not swept for a year.
+        assert await here.uploads.table.scan(b"n")
+        here.clock.seconds += 366 * 86_400
+        await here.uploads.sweep()
+        assert await here.uploads.table.scan() == []
 
 
 async def test_a_row_that_was_damaged_is_as_good_as_none(tmp_path: Path) -> None:
