@@ -149,9 +149,13 @@ class Uploads:
         async with self._changing:
             row = await self.table.get(key)
             # A row that was written again since is listed by its new time.
-            if row is not None and until_of(row) <= self._until(0.0):
+            if row is None or until_of(row) > self._until(0.0):
+                await self.table.apply([(index, None)])
+            elif key.startswith(_UPLOAD):
                 await self._rows.drop(key, row)
-            await self.table.apply([(index, None)])
+                await self.table.apply([(index, None)])
+            else:
+                await self.table.apply([(key, None), (index, None)])
 
     async def _listed(self, key: bytes, until: int) -> list[Change]:
         """The changes that list `key` by its new expiry, and no longer by its old one."""
