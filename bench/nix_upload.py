@@ -31,27 +31,29 @@ _AIM = 1.3
 
 async def measure() -> list[Row]:
     async with workspace() as folder:
-        mixed, small = _mixed(), small_paths(200)
+        # Nix's xz makes some 2 MB a second, so it gets less to do.
+        little, mixed, small = _mixed("little", 4), _mixed("mixed", 40), small_paths(200)
         source = NixClient(folder / "source", PUBLIC_KEY)
-        cache = write_cache(folder / "cache", [*mixed, *small])
-        await source.copy(f"file://{cache}", mixed[-1].store_path, small[-1].store_path)
+        cache = write_cache(folder / "cache", [*little, *mixed, *small])
+        tops = [paths[-1].store_path for paths in (little, mixed, small)]
+        await source.copy(f"file://{cache}", *tops)
         return [
-            await _pairs(folder / "xz", source, mixed, "xz"),
+            await _pairs(folder / "xz", source, little, "xz"),
             await _pairs(folder / "zstd", source, mixed, "zstd"),
             await _pairs(folder / "none", source, mixed, "none"),
             await _pairs(folder / "small", source, small, "xz"),
         ]
 
 
-def _mixed() -> list[MadePath]:
-    """Some 18 MB, as Nix's xz is slow: one large file, many small ones, and little paths."""
+def _mixed(name: str, megabytes: int) -> list[MadePath]:
+    """One large file, small ones of a tenth of its size, and little paths."""
     paths = [
-        make_path("up-large", KEY, File(halving_bytes("up", 12 * MiB))),
-        make_path("up-small-files", KEY, small_files("uploaded", 1000, 2 * KiB, 8 * KiB)),
+        make_path(f"{name}-large", KEY, File(halving_bytes(name, megabytes * MiB))),
+        make_path(f"{name}-files", KEY, small_files(name, 20 * megabytes, 2 * KiB, 8 * KiB)),
     ]
-    paths += [make_path(f"up-little-{number}", KEY, size=3000) for number in range(20)]
+    paths += [make_path(f"{name}-{number}", KEY, size=3000) for number in range(20)]
     references = [path.narinfo.store_path for path in paths]
-    return [*paths, make_path("up-top", KEY, size=1000, references=references)]
+    return [*paths, make_path(f"{name}-top", KEY, size=1000, references=references)]
 
 
 async def _pairs(
