@@ -7,7 +7,7 @@ import bz2
 import gzip
 import lzma
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import brotli
 import lz4.frame
@@ -15,10 +15,12 @@ import pytest
 import zstandard
 
 from tests.http.support import client_of, counted, front_of
-from tests.http.uploading import file_name, narinfo_for, taking
+from tests.http.uploading import Clock, file_name, narinfo_for, taking
 from tests.nar.trees import File
 from tests.support.caches import make_path, signed
 from tests.support.signing import SECRET_KEY
+from tests.support.virtual_clock import virtual_clock
+from tvixstore.castore import SymlinkNode
 from tvixstore.compression import decoder
 from tvixstore.errors import ReadOnly, StorageFull, Unavailable, Untrusted
 from tvixstore.kv import MemoryKeyValue
@@ -29,6 +31,9 @@ from tvixstore.pathinfo import (
     NegativePathInfoService,
     PathInfo,
 )
+from tvixstore.pathinfo.upload_rows import Upload
+from tvixstore.pathinfo.uploads import Uploads
+from tvixstore.policy.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,6 +389,37 @@ async def test_why_a_path_was_not_stored_shows_in_the_status(
         assert (reply.status, reply.text) == (status, f"{error}\n")
         assert ("retry-after" in reply.headers) == (status >= 500)
         assert (await here.client.request("HEAD", path.nar_target)).status == 200
+
+
+async def test_a_nar_that_there_is_no_room_for_is_507(tmp_path: Path) -> None:
+    path = make_path("large", None, size=300_000)
+
+    async def no_room(boundaries: object = None) -> NoReturn:
+        raise StorageFull("max_size is reached")
+
+    async with taking(tmp_path) as here:
+        here.store.blobs.open_write = no_room  # type: ignore[method-assign]
+        reply = await here.put(path.nar_target, path.nar)
+        assert (reply.status, reply.text) == (507, "max_size is reached\n")
+
+
+@virtual_clock
+async def test_what_expires_is_dropped_by_itself() -> None:
+    clock = Clock()
+    table = MemoryKeyValue()
+    uploads = Uploads(table, now=clock)
+    node = SymlinkNode(b"somewhere")
+    await uploads.add("x.nar", Upload(
+        node=node, nar_sha256=bytes(32), nar_size=1, compression="none",
+        file_sha256=bytes(32), file_size=1,
+    ))  # fmt: skip
+    sweeping = asyncio.create_task(uploads.keep_sweeping())
+    await asyncio.sleep(1)
+    assert await uploads.find("x.nar") is not None
+    clock.seconds += 86_401
+    await asyncio.sleep(600)
+    assert await table.scan(b"u") == []
+    await end([sweeping])
 
 
 async def test_two_uploaders_of_one_path_at_once_are_both_right(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ class HashedFile(ByteStream):
     """`body`, whose last piece is held back until all of it hashes to `sha256`."""
 
     def __init__(self, body: Body, sha256: bytes) -> None:
-        self.length = body.length
         self._body = body
         self._sha256 = sha256
         self._hash = hashlib.sha256()

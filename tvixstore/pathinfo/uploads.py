@@ -15,9 +15,9 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import fields as dataclass_fields
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
-from tvixstore.errors import InvalidData
+from tvixstore.errors import InvalidData, StoreError
 from tvixstore.kv import Change, KeyValue
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
@@ -88,7 +88,6 @@ class Uploads:
         # Rows that were not ours to read.
         self.corrupt = 0
         self._changing = asyncio.Lock()
-        self._sweep_at = 0.0
 
     async def add(self, name: str, upload: Upload) -> None:
         """Keeps the row of a NAR whose content is in, for a day; durable when it returns."""
@@ -102,7 +101,6 @@ class Uploads:
                 also += await self._listed(alias, known_until)
                 also.append((alias, encode_alias(upload.file_sha256, known_until)))
             await self._rows.put(key, encode_upload(upload, until), upload.node, also)
-        await self.sweep()
 
     async def find(self, name: str) -> Upload | None:
         """The upload of the last day that is known by `name`, or by the hash in it."""
@@ -131,11 +129,18 @@ class Uploads:
             listed = await self._listed(key, until)
             await self.table.apply([*listed, (key, encode_known(known, until))])
 
+    async def keep_sweeping(self) -> NoReturn:
+        """Drops what expires, every now and then; for a task that somebody ends."""
+        while True:
+            try:
+                await self.sweep()
+            except StoreError as error:
+                # What has expired counts no longer, swept or not.
+                _log.warning("uploads.not_swept", reason=str(error))
+            await asyncio.sleep(_SWEEPING)
+
     async def sweep(self) -> None:
-        """Drops what has expired, unless that was looked for a moment ago."""
-        if self._now() < self._sweep_at:
-            return
-        self._sweep_at = self._now() + _SWEEPING
+        """Drops what has expired, and with it what only that referred to."""
         now = _TIME.pack(self._until(0.0))
         while page := await self.table.scan(_INDEX, limit=_PAGE):
             expired = [row for row, _ in page if row[1 : 1 + _TIME.size] <= now]
