@@ -24,6 +24,7 @@ from bench import (
     nar_zstd,
     narinfo,
     nix_copy,
+    nix_upload,
     small_paths,
 )
 
@@ -36,6 +37,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "nar-small": nar_small.measure,
     "nar-zstd": nar_zstd.measure,
     "nix-copy": nix_copy.measure,
+    "nix-upload": nix_upload.measure,
     "small-paths": small_paths.measure,
     "grpc": grpc_calls.measure,
     "copy": copy.measure,

@@ -15,6 +15,7 @@ import zstandard
 
 from tests.extras.test_documents import DRV, ID, realisation
 from tests.extras.upstreams import DictUpstream
+from tests.support.roots import CountingRoots
 from tests.support.signing import secret_key
 from tests.support.virtual_clock import virtual_clock
 from tvixstore.blob import MemoryBlobService
@@ -240,23 +241,21 @@ async def test_a_blob_that_is_gone_is_fetched_again() -> None:
 
 
 async def test_rows_count_as_references_of_their_blobs() -> None:
-    class Counting:
-        def __init__(self) -> None:
-            self.nodes: list[object] = []
-
-        async def put_root(self, node: object) -> None:
-            self.nodes.append(node)
-
-        async def drop_root(self, node: object) -> None:
-            self.nodes.remove(node)
-
-    extras, counting = caching(), Counting()
-    extras.near.roots = counting
-    for output in ("x", "x"):
-        await extras.put_document(DOI, realisation(output))
+    table = MemoryKeyValue()
+    counting = CountingRoots(table)
+    near = LocalExtras(table, MemoryBlobService(), counting)
+    extras = CachedExtras(near, SubstitutedExtras([]))
+    for _ in range(2):
+        await extras.put_document(DOI, realisation("x"))
     await extras.put_document(DOI, realisation("x", "one-1"))
     await extras.put_document(DEBUG, b'{"archive":"a","member":"b"}')
     assert len(counting.nodes) == 2
+    assert await read(extras, DOI) == realisation("x", "one-1")
+    blobs = near.blobs
+    assert isinstance(blobs, MemoryBlobService)
+    blobs.blobs.clear()
+    assert await read(extras, DOI) is None
+    assert len(counting.nodes) == 1
 
 
 async def test_two_who_sign_at_once_both_stay() -> None:

@@ -25,9 +25,12 @@ class DictBody(Body):
         middle = len(data) // 2
         self._pieces = [piece for piece in (data[middle:], data[:middle]) if piece]
         self._breaks = breaks
+        self._ended = False
 
     async def __anext__(self) -> bytes:
+        assert not self._ended, "nobody reads on behind the end"
         if not self._pieces:
+            self._ended = True
             raise StopAsyncIteration
         if self._breaks and len(self._pieces) == 1:
             raise Unavailable("the connection broke")

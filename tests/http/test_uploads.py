@@ -7,7 +7,7 @@ import bz2
 import gzip
 import lzma
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import brotli
 import lz4.frame
@@ -15,11 +15,13 @@ import pytest
 import zstandard
 
 from tests.http.support import client_of, counted, front_of
-from tests.http.uploading import file_name, narinfo_for, taking
+from tests.http.uploading import Clock, file_name, narinfo_for, taking
 from tests.nar.trees import File
 from tests.support.caches import make_path, signed
 from tests.support.signing import SECRET_KEY
+from tests.support.virtual_clock import virtual_clock
 from tvixstore.access import Access
+from tvixstore.castore import SymlinkNode
 from tvixstore.compression import decoder
 from tvixstore.errors import ReadOnly, StorageFull, Unavailable, Untrusted
 from tvixstore.kv import MemoryKeyValue
@@ -30,6 +32,9 @@ from tvixstore.pathinfo import (
     NegativePathInfoService,
     PathInfo,
 )
+from tvixstore.pathinfo.upload_rows import Upload
+from tvixstore.pathinfo.uploads import Uploads
+from tvixstore.policy.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -389,6 +394,37 @@ async def test_why_a_path_was_not_stored_shows_in_the_status(
         assert (await here.client.request("HEAD", path.nar_target)).status == 200
 
 
+async def test_a_nar_that_there_is_no_room_for_is_507(tmp_path: Path) -> None:
+    path = make_path("large", None, size=300_000)
+
+    async def no_room(boundaries: object = None) -> NoReturn:
+        raise StorageFull("max_size is reached")
+
+    async with taking(tmp_path) as here:
+        here.store.blobs.open_write = no_room  # type: ignore[method-assign]
+        reply = await here.put(path.nar_target, path.nar)
+        assert (reply.status, reply.text) == (507, "max_size is reached\n")
+
+
+@virtual_clock
+async def test_what_expires_is_dropped_by_itself() -> None:
+    clock = Clock()
+    table = MemoryKeyValue()
+    uploads = Uploads(table, now=clock)
+    node = SymlinkNode(b"somewhere")
+    await uploads.add("x.nar", Upload(
+        node=node, nar_sha256=bytes(32), nar_size=1, compression="none",
+        file_sha256=bytes(32), file_size=1,
+    ))  # fmt: skip
+    sweeping = asyncio.create_task(uploads.keep_sweeping())
+    await asyncio.sleep(1)
+    assert await uploads.find("x.nar") is not None
+    clock.seconds += 86_401
+    await asyncio.sleep(600)
+    assert await table.scan(b"u") == []
+    await end([sweeping])
+
+
 async def test_two_uploaders_of_one_path_at_once_are_both_right(tmp_path: Path) -> None:
     path = make_path("contended", None, TREE)
     async with taking(tmp_path) as one:
@@ -398,36 +434,28 @@ async def test_two_uploaders_of_one_path_at_once_are_both_right(tmp_path: Path) 
     assert [reply.status for reply in replies] == [201, 201]
 
 
-class Counting:
-    """Who refers to root nodes."""
-
-    def __init__(self) -> None:
-        self.nodes: list[object] = []
-
-    async def put_root(self, node: object) -> None:
-        self.nodes.append(node)
-
-    async def drop_root(self, node: object) -> None:
-        self.nodes.remove(node)
-
-
 async def test_an_upload_counts_as_a_reference_exactly_as_long_as_its_row(tmp_path: Path) -> None:
-    counting = Counting()
-    async with taking(tmp_path) as here:
-        here.uploads.roots = counting
-        for path in (make_path("one", None), make_path("two", None, size=2000)):
+    one, two = make_path("one", None), make_path("two", None, size=2000)
+    async with taking(tmp_path, counted_rows=True) as here:
+        counting = here.counting
+        assert counting is not None
+        for path in (one, two):
             for name in (path.nar_target, "/nar/of-the-client.nar", path.nar_target):
                 assert (await here.put(name, path.nar)).status == 201
         assert len(counting.nodes) == 2
         here.clock.seconds += 12 * 3600
-        one = make_path("one", None)
         await here.put(one.nar_target, one.nar)
         here.clock.seconds += 13 * 3600
         await here.uploads.sweep()
         assert len(counting.nodes) == 1
         here.clock.seconds += 12 * 3600
         await here.uploads.sweep()
-    assert counting.nodes == []
+        assert counting.nodes == {}
+        # The names of the files are still known: they are not swept for a year.
+        assert await here.uploads.table.scan(b"n")
+        here.clock.seconds += 366 * 86_400
+        await here.uploads.sweep()
+        assert await here.uploads.table.scan() == []
 
 
 async def test_a_row_that_was_damaged_is_as_good_as_none(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from tests.http.support import Client, Reply, Store, connected, front_of, serving
+from tests.support.roots import CountingRoots
 from tvixstore.access import Access
 from tvixstore.extras import CachedExtras, LocalExtras, SubstitutedExtras
 from tvixstore.http import HttpFront, Inbox
@@ -49,6 +50,7 @@ class Taking:
     uploads: Uploads
     clock: Clock
     kept: MemoryKeyValue
+    counting: CountingRoots | None
 
     async def put(self, target: str, body: bytes, **headers: str) -> Reply:
         """Puts without asking first; a header's value of `-` leaves it out."""
@@ -81,10 +83,13 @@ async def taking(
     classes: Sequence[Sequence[ExtrasSource]] = (),
     required: KeyRing | None = None,
     kept: MemoryKeyValue | None = None,
+    counted_rows: bool = False,
 ) -> AsyncIterator[Taking]:
     store, clock = await Store.filled(), Clock()
     kept = MemoryKeyValue() if kept is None else kept
-    uploads = Uploads(MemoryKeyValue(), now=clock)
+    table = MemoryKeyValue()
+    counting = CountingRoots(table) if counted_rows else None
+    uploads = Uploads(table, counting, clock)
     extras = CachedExtras(LocalExtras(kept, store.blobs), SubstitutedExtras(classes))
     pools = Pools(files=1, cpu=1, dns=1)
     front = front_of(
@@ -96,7 +101,7 @@ async def taking(
     )
     try:
         async with serving(front) as server, connected(server.addresses[0]) as client:
-            yield Taking(store, front, client, server.addresses[0], uploads, clock, kept)
+            yield Taking(store, front, client, server.addresses[0], uploads, clock, kept, counting)
     finally:
         await extras.aclose()
         pools.close()

@@ -128,9 +128,10 @@ class Composition:
             nars = builder.nars()
             sizes = SizeRule(config.daemon.directory_sizes)
             required = config.daemon.require_signature
+            uploads = Uploads(_table(engine, "uploads"))
             inbox = Inbox(
                 Receiver(content, pools, spool, sizes),
-                Uploads(_table(engine, "uploads")),
+                uploads,
                 KeyRing(required) if required else None,
             )
             extras = make_extras(builder, _table(engine, "extras"))
@@ -139,7 +140,8 @@ class Composition:
                 await peer.connect()
             upstreams = list(builder.health.values())
             summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
-            closing.push_async_callback(end, [summing])
+            sweeping = asyncio.create_task(uploads.keep_sweeping(), name="sweep uploads")
+            closing.push_async_callback(end, [summing, sweeping])
             return cls(
                 path_infos,
                 content,

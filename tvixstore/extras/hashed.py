@@ -13,14 +13,14 @@ class HashedFile(ByteStream):
     """`body`, whose last piece is held back until all of it hashes to `sha256`."""
 
     def __init__(self, body: Body, sha256: bytes) -> None:
-        self.length = body.length
         self._body = body
         self._sha256 = sha256
         self._hash = hashlib.sha256()
         self._held: bytes | None = None
+        self._over = False
 
     async def __anext__(self) -> bytes:
-        while True:
+        while not self._over:
             try:
                 piece = await self._body.__anext__()
             except StopAsyncIteration:
@@ -30,14 +30,15 @@ class HashedFile(ByteStream):
             held, self._held = self._held, piece
             if held is not None:
                 return held
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         await self._body.aclose()
 
     def _last(self) -> bytes:
+        self._over = True
         if self._held is None:
-            raise StopAsyncIteration
+            raise CorruptData(f"{self._body.url} is empty")
         if self._body.encodings or self._hash.digest() != self._sha256:
             raise CorruptData(f"{self._body.url} does not hash to its name")
-        held, self._held = self._held, None
-        return held
+        return self._held

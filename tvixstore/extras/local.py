@@ -9,7 +9,6 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncIterable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -23,7 +22,7 @@ from tvixstore.extras.names import ExtraName
 from tvixstore.extras.service import ExtrasService, Found
 from tvixstore.kv import KeyValue
 from tvixstore.log import Logger
-from tvixstore.pathinfo.uploads import Roots
+from tvixstore.pathinfo.root_rows import RootRows, Roots
 
 _log = Logger(__name__)
 
@@ -31,21 +30,29 @@ _VERSION: Final = b"\x01"
 _CHECKSUM_BYTES: Final = 8
 # No kind of extra is called that.
 _LINK: Final = b"link/"
+# What the table is called where references are counted.
+TABLE: Final = "extras"
 # Unix milliseconds, digest, size.
 _ROW: Final = struct.Struct(">Q32sQ")
 
 
-@dataclass(eq=False)
 class LocalExtras(ExtrasService):
     """Rows in `table`, their content in `blobs`; `roots` counts what they refer to."""
 
-    table: KeyValue
-    blobs: BlobService = field(repr=False)
-    roots: Roots | None = field(default=None, repr=False)
-    now: Callable[[], float] = field(default=time.time, repr=False)
-    # Rows that were not ours to read, or whose blob is gone.
-    lost: int = field(default=0, init=False, repr=False)
-    _changing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+    def __init__(
+        self,
+        table: KeyValue,
+        blobs: BlobService,
+        roots: Roots | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.table = table
+        self.blobs = blobs
+        self._rows = RootRows(TABLE, table, roots)
+        self._now = now
+        # Rows that were not ours to read, or whose blob is gone.
+        self.lost = 0
+        self._changing = asyncio.Lock()
 
     async def find(self, name: ExtraName) -> Found | None:
         row = await self.table.get(name.key)
@@ -94,30 +101,14 @@ class LocalExtras(ExtrasService):
         return node if await self.blobs.has(node.digest) else None
 
     async def _point(self, name: ExtraName, node: FileNode) -> None:
-        """Has `name` mean that blob, durably; those that are counted never lack one."""
-        old = await self.table.get(name.key)
-        if self.roots is not None:
-            await self.roots.put_root(node)
-        await self.table.apply([(name.key, _encode(node, int(self.now() * 1000)))])
-        await self._dropped(old)
+        """Has `name` mean that blob, durably."""
+        await self._rows.put(name.key, _encode(node, int(self._now() * 1000)), node)
 
     async def _forget(self, name: ExtraName, row: bytes) -> None:
         self.lost += 1
         _log.warning("extra.lost", key=name.path)
         async with self._changing:
-            if await self.table.get(name.key) == row:
-                await self.table.apply([(name.key, None)])
-                await self._dropped(row)
-
-    async def _dropped(self, row: bytes | None) -> None:
-        if row is None or self.roots is None:
-            return
-        try:
-            node = _decode(row)
-        except InvalidData:
-            # Whom it counted for cannot be told any more; that was said when it was found.
-            return
-        await self.roots.drop_root(node)
+            await self._rows.drop(name.key, row)
 
 
 def _encode(node: FileNode, at: int) -> bytes:

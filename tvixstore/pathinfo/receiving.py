@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,6 +28,9 @@ from tvixstore.tree import Content
 # wait for that.
 _SLICE = 1 << 20
 _AHEAD = 2
+# NARs that are received at a time. Each takes some 10 MiB, and up to 128 more to undo xz; the
+# others wait in their sockets.
+MOST_AT_ONCE = 32
 
 _Slices: TypeAlias = "asyncio.Queue[list[bytes] | None]"
 
@@ -40,6 +43,9 @@ class Receiver:
     pools: Pools
     spool: Path
     sizes: SizeRule = SizeRule.DOCUMENTED
+    _turns: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(MOST_AT_ONCE), init=False, repr=False
+    )
 
     async def receive(
         self, body: AsyncIterable[bytes], name: str, encodings: Sequence[str] = ()
@@ -50,16 +56,19 @@ class Receiver:
         The caller closes `body`.
         """
         unpacking = Unpacking(name, encodings)
+        async with self._turns:
+            return unpacking.upload(await self._ingest(unpacking, body, name))
+
+    async def _ingest(self, unpacking: Unpacking, body: AsyncIterable[bytes], name: str) -> Node:
         slices: _Slices = asyncio.Queue(_AHEAD)
         pump = asyncio.create_task(self._pump(unpacking, body, slices), name=f"receive {name}")
         try:
             async with aclosing(_pieces(slices, pump)) as pieces:
-                node = await ingest(
+                return await ingest(
                     self.content, pieces, pools=self.pools, spool=self.spool, sizes=self.sizes
                 )
         finally:
             await end([pump])
-        return unpacking.upload(node)
 
     async def _pump(
         self, unpacking: Unpacking, body: AsyncIterable[bytes], slices: _Slices

@@ -14,15 +14,14 @@ import re
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
-from typing import Final, Protocol, TypeVar
+from typing import Final, NoReturn, TypeVar
 
-from tvixstore.castore import Node
-from tvixstore.errors import InvalidData
+from tvixstore.errors import InvalidData, StoreError
 from tvixstore.kv import Change, KeyValue
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
+from tvixstore.pathinfo.root_rows import RootRows, Roots
 from tvixstore.pathinfo.upload_rows import (
     KnownFile,
     NarFile,
@@ -54,17 +53,10 @@ _UPLOAD, _NAME, _KNOWN_FILE, _INDEX = b"u", b"n", b"k", b"t"
 _TIME: Final = struct.Struct(">Q")
 _HASH_NAME: Final = re.compile(r"([0-9a-z]{52}|[0-9a-f]{64})\.nar(?:\.[a-z0-9]{1,8})?", re.ASCII)
 
+# What the table is called where references are counted.
+TABLE: Final = "uploads"
+
 Row = TypeVar("Row")
-
-
-class Roots(Protocol):
-    """Who counts what refers to root nodes, so that what is uploaded is not taken for waste."""
-
-    async def put_root(self, node: Node) -> None:
-        """One more refers to it: counted when this returns."""
-
-    async def drop_root(self, node: Node) -> None:
-        """One less refers to it."""
 
 
 def hash_in(name: str) -> bytes | None:
@@ -81,35 +73,34 @@ def hash_in(name: str) -> bytes | None:
         return None
 
 
-@dataclass(eq=False)
 class Uploads:
-    """What was uploaded lately, in `table`; durable, and exact in what it tells `roots`."""
+    """What was uploaded lately, in `table`; durable. `roots` counts what its rows refer to."""
 
-    table: KeyValue
-    roots: Roots | None = field(default=None, repr=False)
-    now: Callable[[], float] = field(default=time.time, repr=False)
-    # Rows that were not ours to read.
-    corrupt: int = field(default=0, init=False, repr=False)
-    _changing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
-    _sweep_at: float = field(default=0.0, init=False, repr=False)
+    def __init__(
+        self,
+        table: KeyValue,
+        roots: Roots | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.table = table
+        self._rows = RootRows(TABLE, table, roots)
+        self._now = now
+        # Rows that were not ours to read.
+        self.corrupt = 0
+        self._changing = asyncio.Lock()
 
     async def add(self, name: str, upload: Upload) -> None:
         """Keeps the row of a NAR whose content is in, for a day; durable when it returns."""
         key = _UPLOAD + upload.file_sha256
         until = self._until(KEPT)
-        changes: list[Change] = [(key, encode_upload(upload, until))]
-        if hash_in(name) is None:
-            alias = _NAME + name.encode()
-            known_until = self._until(KNOWN)
-            changes.append((alias, encode_alias(upload.file_sha256, known_until)))
-            changes += await self._listed(alias, known_until)
         async with self._changing:
-            old = await self.table.get(key)
-            if self.roots is not None:
-                await self.roots.put_root(upload.node)
-            await self.table.apply([*await self._listed(key, until), *changes])
-            await self._dropped(key, old)
-        await self.sweep()
+            also = await self._listed(key, until)
+            if hash_in(name) is None:
+                alias = _NAME + name.encode()
+                known_until = self._until(KNOWN)
+                also += await self._listed(alias, known_until)
+                also.append((alias, encode_alias(upload.file_sha256, known_until)))
+            await self._rows.put(key, encode_upload(upload, until), upload.node, also)
 
     async def find(self, name: str) -> Upload | None:
         """The upload of the last day that is known by `name`, or by the hash in it."""
@@ -138,11 +129,18 @@ class Uploads:
             listed = await self._listed(key, until)
             await self.table.apply([*listed, (key, encode_known(known, until))])
 
+    async def keep_sweeping(self) -> NoReturn:
+        """Drops what expires, every now and then; for a task that somebody ends."""
+        while True:
+            try:
+                await self.sweep()
+            except StoreError as error:
+                # What has expired counts no longer, swept or not.
+                _log.warning("uploads.not_swept", reason=str(error))
+            await asyncio.sleep(_SWEEPING)
+
     async def sweep(self) -> None:
-        """Drops what has expired, unless that was looked for a moment ago."""
-        if self.now() < self._sweep_at:
-            return
-        self._sweep_at = self.now() + _SWEEPING
+        """Drops what has expired, and with it what only that referred to."""
         now = _TIME.pack(self._until(0.0))
         while page := await self.table.scan(_INDEX, limit=_PAGE):
             expired = [row for row, _ in page if row[1 : 1 + _TIME.size] <= now]
@@ -158,20 +156,11 @@ class Uploads:
             # A row that was written again since is listed by its new time.
             if row is None or until_of(row) > self._until(0.0):
                 await self.table.apply([(index, None)])
-                return
-            await self.table.apply([(key, None), (index, None)])
-            await self._dropped(key, row)
-
-    async def _dropped(self, key: bytes, row: bytes | None) -> None:
-        """Tells that `row`, the one of an upload, is gone."""
-        if row is None or self.roots is None or not key.startswith(_UPLOAD):
-            return
-        try:
-            upload = decode_upload(row)
-        except InvalidData as error:
-            self._count_corrupt(key, error)
-        else:
-            await self.roots.drop_root(upload.node)
+            elif key.startswith(_UPLOAD):
+                await self._rows.drop(key, row)
+                await self.table.apply([(index, None)])
+            else:
+                await self.table.apply([(key, None), (index, None)])
 
     async def _listed(self, key: bytes, until: int) -> list[Change]:
         """The changes that list `key` by its new expiry, and no longer by its old one."""
@@ -206,4 +195,4 @@ class Uploads:
         _log.error("upload.corrupt", key=key.hex(), reason=error)
 
     def _until(self, seconds: float) -> int:
-        return int((self.now() + seconds) * 1000)
+        return int((self._now() + seconds) * 1000)
