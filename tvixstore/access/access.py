@@ -24,8 +24,13 @@ _WRONG: Final = Denied(f"these credentials are not known here: {_HOW}", anonymou
 _EXPIRED: Final = Denied("the token has expired: ask for another", anonymous=True)
 _WITHHELD: Final[dict[Right, Denied]] = {
     "read": Denied("nothing may be read here"),
-    "write": Denied("nothing may be put here: writes are off"),
-    "admin": Denied("nothing may be administered from here: that takes a tokens_file"),
+    "write": Denied(
+        "nothing may be put here: writes are off; writes = true in [daemon] turns them on"
+    ),
+    "admin": Denied(
+        "other machines can connect to this daemon, so nobody may administer it: have it listen on "
+        "loopback or unix sockets alone, or give it a tokens_file"
+    ),
 }
 _MISSING: Final[dict[Right, Denied]] = {
     "read": Denied(f"reading takes credentials here: {_HOW}", anonymous=True),
