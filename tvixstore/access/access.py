@@ -25,9 +25,12 @@ _EXPIRED: Final = Denied("the token has expired: ask for another", anonymous=Tru
 _WITHHELD: Final[dict[Right, Denied]] = {
     "read": Denied("nothing may be read here"),
     "write": Denied(
-        "nothing may be put here: writes are off; the owner may set writes = true in [daemon]"
+        "nothing may be put here: writes are off; writes = true in [daemon] turns them on"
     ),
-    "admin": Denied("nothing may be administered from here: that takes a tokens_file"),
+    "admin": Denied(
+        "other machines can connect to this daemon, so nobody may administer it: have it listen on "
+        "loopback or unix sockets alone, or give it a tokens_file"
+    ),
 }
 _MISSING: Final[dict[Right, Denied]] = {
     "read": Denied(f"reading takes credentials here: {_HOW}", anonymous=True),
