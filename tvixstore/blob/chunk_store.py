@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections import Counter
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from tvixstore.blob.chunk_codec import Record, decode_chunk
 from tvixstore.errors import CorruptData, Incomplete, StoreError, Unavailable
+from tvixstore.kv import BLOB, ChunkRow
 from tvixstore.kv.files import storage_error
 from tvixstore.log import Logger
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from tvixstore.blob.chunk_files import ChunkFiles
-    from tvixstore.kv import DiskGuard, KeyValue
+    from tvixstore.kv import DiskGuard, KeyValue, References
     from tvixstore.metrics import Metrics
     from tvixstore.pools import Pools
 
@@ -43,17 +46,50 @@ class ChunkStore:
         pools: Pools,
         guard: DiskGuard | None,
         metrics: Metrics | None,
+        references: References | None = None,
     ) -> None:
+        self.references = references
         self.index = index
         self.files = files
         self.pools = pools
         self.guard = guard
-        # Digests that a commit is about to index, and by how many commits at a time.
-        self.committing: Counter[bytes] = Counter()
+        # Chunks that a commit is about to make visible, and what tells that it is over.
+        self.committing: dict[bytes, asyncio.Future[None]] = {}
         # Chunks dropped since start.
         self.dropped = 0
         self._metrics = metrics
         self._dropping = asyncio.Lock()
+
+    async def hold(self, digests: Collection[bytes]) -> None:
+        """Before looking for chunks, or blobs, that will not be written if they are there."""
+        if self.references is not None:
+            await self.references.holds.take([BLOB + digest for digest in digests])
+
+    async def begin_commit(self, digests: Collection[bytes]) -> None:
+        """Waits until nobody else is about to commit any of `digests`, and keeps others off.
+
+        One at a time: what took another one's place would be counted twice.
+        """
+        while others := [self.committing[each] for each in digests if each in self.committing]:
+            await asyncio.wait(others)
+        over = asyncio.get_running_loop().create_future()
+        self.committing.update(dict.fromkeys(digests, over))
+
+    def end_commit(self, digests: Collection[bytes]) -> None:
+        for future in {self.committing.pop(each) for each in digests}:
+            future.set_result(None)
+
+    async def write(self, records: Mapping[bytes, Record]) -> None:
+        """Puts chunks into the index, the files of which are there."""
+        if self.references is None:
+            await self.index.apply([(d, record.encode()) for d, record in records.items()])
+            return
+        await self.references.put_chunks(
+            [
+                ChunkRow(d, record.encode(), record.stored if record.payload is None else 0)
+                for d, record in records.items()
+            ]
+        )
 
     async def load(self, digest: bytes, in_loop: int = IN_LOOP_BYTES) -> bytes | None:
         """The chunk, verified, or `None` if it is absent; `in_loop` bytes are worth no thread.
@@ -72,6 +108,9 @@ class ChunkStore:
                 return decode_chunk(digest, record, record.payload)
             return await self.pools.cpu.run(decode_chunk, digest, record, record.payload)
         except (CorruptData, Incomplete) as error:
+            if await self.index.get(digest) is None:
+                # Freed since it was looked up, and nobody held it.
+                return None
             await self._drop(digest, error)
             raise
 
@@ -87,15 +126,17 @@ class ChunkStore:
         return decode_chunk(digest, record, payload)
 
     async def _drop(self, digest: bytes, reason: StoreError) -> None:
-        async with self._dropping:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._dropping)
+            if self.references is not None:
+                # Nobody frees it, nor then stores it anew, while its file is unlinked here.
+                stack.enter_context(await self.references.holds.hold(BLOB + digest))
             # Meanwhile another reader may have dropped it, and a writer stored it anew.
             value = await self.index.get(digest)
             if value is None or await self._may_be_readable(digest, value):
                 return
             try:
-                # The file first: while the entry is there, no writer puts a new one in its place.
-                await self._remove_file(digest, value)
-                await self.index.apply([(digest, None)])
+                await self._remove(digest, value)
             except (StoreError, OSError) as error:
                 _log.error("chunk.not_dropped", chunk=digest.hex(), reason=str(error))
                 return
@@ -117,7 +158,12 @@ class ChunkStore:
             return True
         return True
 
-    async def _remove_file(self, digest: bytes, value: bytes) -> None:
+    async def _remove(self, digest: bytes, value: bytes) -> None:
+        # The file first: while the entry is there, no writer puts a new one in its place.
         removed = await self.pools.files.run(self.files.remove, [self.files.path(digest)])
+        if self.references is not None:
+            await self.references.drop_chunk(digest, value)
+            return
+        await self.index.apply([(digest, None)])
         if removed and self.guard is not None:
             self.guard.add("chunks", -Record.decode(digest, value).stored)

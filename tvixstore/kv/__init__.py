@@ -1,20 +1,33 @@
 """Everything that persists: one small key-value interface, one file per engine."""
 
 from tvixstore.kv.disk import DiskGuard
+from tvixstore.kv.freeing import Evicted, Freed, Freeing
+from tvixstore.kv.holds import BLOB, DIRECTORY, Hold, Holds, key_of
 from tvixstore.kv.lmdb import Durability, LmdbEngine
 from tvixstore.kv.memory import MemoryKeyValue
+from tvixstore.kv.references import ChunkRow, References
 from tvixstore.kv.service import Change, KeyValue
 from tvixstore.kv.state import StateDirectory
 from tvixstore.kv.steps import STEPS, step
 
 __all__ = [
+    "BLOB",
+    "DIRECTORY",
     "STEPS",
     "Change",
+    "ChunkRow",
     "DiskGuard",
     "Durability",
+    "Evicted",
+    "Freed",
+    "Freeing",
+    "Hold",
+    "Holds",
     "KeyValue",
     "LmdbEngine",
     "MemoryKeyValue",
+    "References",
     "StateDirectory",
+    "key_of",
     "step",
 ]

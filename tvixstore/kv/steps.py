@@ -23,6 +23,10 @@ Step = Literal[
     # A blob: its chunks are in the index, its list of chunks is in its table.
     "chunks-indexed",
     "blob-listed",
+    # Eviction: path infos are deleted, objects are, within the transaction; their files are.
+    "paths-evicted",
+    "objects-freed",
+    "chunk-files-unlinked",
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 
