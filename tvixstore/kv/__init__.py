@@ -8,11 +8,12 @@ from tvixstore.kv.memory import MemoryKeyValue
 from tvixstore.kv.references import ChunkRow, References
 from tvixstore.kv.service import Change, KeyValue
 from tvixstore.kv.state import StateDirectory
-from tvixstore.kv.steps import STEPS, step
+from tvixstore.kv.steps import EVICTION_STEPS, STEPS, step
 
 __all__ = [
     "BLOB",
     "DIRECTORY",
+    "EVICTION_STEPS",
     "STEPS",
     "Change",
     "ChunkRow",

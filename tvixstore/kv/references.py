@@ -73,6 +73,7 @@ class References:
         self._blobs = engine.table("blobs")
         self._chunks = engine.table("chunks")
         self._directories = engine.table("directories")
+        self._row_tables = [engine.table(name) for name in ROW_TABLES]
         engine.measure(self._measure)
 
     def _measure(self, txn: Transaction) -> None:
@@ -84,8 +85,8 @@ class References:
         """Digests are spread evenly, so what is deleted leaves room in all pages, and no page
         free. What comes is spread as evenly, and goes into that room."""
         page = pages = 0
-        for name in ROW_TABLES:
-            stat = txn.stat(self.engine.table(name).database)
+        for table in self._row_tables:
+            stat = txn.stat(table.database)
             page, pages = stat["psize"], pages + stat["leaf_pages"]
         unused = max(0, pages * page - int(self.counts.size(txn, ROWS) / _FILL))
         for table, row_bytes in self.counts.fixed:
