@@ -18,7 +18,8 @@ from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
 from tvixstore.compose.nodes import LocalNode, NixNode
-from tvixstore.compose.stores import Stores
+from tvixstore.compose.stores import Store, Stores
+from tvixstore.evict import check, rebuild
 from tvixstore.http import UpstreamStatus
 from tvixstore.kv import KeyValue, LmdbEngine, MemoryKeyValue, StateDirectory
 from tvixstore.metrics import Metrics
@@ -77,7 +78,7 @@ class Composition:
             stores = Stores(pools, metrics)
             closing.push_async_callback(stores.aclose)
             graph = lower(config)
-            state, engine, guard = None, None, None
+            state, engine, guard, store = None, None, None, None
             if not embedded or needs_state(config, graph):
                 store = stores.at(config.daemon.state, config.store)
                 state, engine, guard = store.state, store.engine, store.guard
@@ -115,7 +116,7 @@ class Composition:
             path_infos = builder.path_infos(ROOT)
             content = builder.content()
             nars = builder.nars()
-            upkeep = None if engine is None else _upkeep(builder, path_infos, engine)
+            upkeep = None if store is None else _upkeep(builder, path_infos, store)
             for peer in builder.connecting:
                 await peer.connect()
             upstreams = list(builder.health.values())
@@ -169,7 +170,22 @@ def needs_state(config: Config, graph: Graph) -> bool:
     )
 
 
-def _upkeep(builder: Builder, root: PathInfoService, engine: LmdbEngine) -> Upkeep:
+class _Accounts:
+    """What eviction counted in one store."""
+
+    def __init__(self, store: Store, pools: Pools) -> None:
+        self._store = store
+        self._pools = pools
+
+    async def check(self) -> list[str]:
+        # Files are looked at by whoever goes through the chunks.
+        return await check(self._store.references, None, self._pools)
+
+    async def rebuild(self) -> object:
+        return await rebuild(self._store.references)
+
+
+def _upkeep(builder: Builder, root: PathInfoService, store: Store) -> Upkeep:
     """Upkeep of what `builder` has built over the daemon's state."""
     path = builder.daemon.state
     place = path.resolve()
@@ -178,10 +194,11 @@ def _upkeep(builder: Builder, root: PathInfoService, engine: LmdbEngine) -> Upke
         builder.pools,
         root,
         builder.nars(),
-        engine.table,
+        store.engine.table,
         blobs=builder.shared(("blobs", place)),
         directories=builder.shared(("directories", place)),
         path_infos=builder.shared(("path infos", place)),
+        accounts=_Accounts(store, builder.pools),
     )
     return LocalUpkeep(holdings)
 
