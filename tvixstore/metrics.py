@@ -130,6 +130,11 @@ class Metrics:
             registry=registry,
         )
         self.evictions = Counter("tvixstore_evictions", "Paths evicted", registry=registry)
+        self.evicted_bytes = Counter(
+            "tvixstore_evicted_bytes",
+            "Bytes of chunks, Directories and lists freed because nothing refers to them any more",
+            registry=registry,
+        )
         self.build_info = Gauge(
             "tvixstore_build_info", "Always 1", ["version", "python"], registry=registry
         )

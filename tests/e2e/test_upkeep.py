@@ -101,7 +101,7 @@ async def test_a_store_is_verified_damaged_repaired_and_serves_again(
         damages.flip_in_path_info,
         damages.flip_in_remembered,
         damages.truncate_access,
-        damages.stray_file,
+        damages.file_beside_an_inline_chunk,
         damages.dangling_directory,
         damages.flip_in_pin,
     ]
@@ -114,7 +114,8 @@ async def test_a_store_is_verified_damaged_repaired_and_serves_again(
         assert found.code == 5
         *findings, summary = found.objects()
         kinds = {"chunk", "directory", "path", "remembered", "access", "stray", "pin"}
-        assert {finding["kind"] for finding in findings} == kinds
+        # What is done to rows behind its back leaves counts behind that do not add up.
+        assert {finding["kind"] for finding in findings} - {"counts"} == kinds
         assert {finding["outcome"] for finding in findings} == {"found"}
         assert summary["event"] == "summary" and summary["strays"] == 1
         assert summary["damaged"] == summary["unrepaired"] == len(findings) - 1

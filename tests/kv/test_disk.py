@@ -13,7 +13,6 @@ from tests.support.virtual_clock import virtual_clock
 from tvixstore.kv import DiskGuard
 from tvixstore.kv.disk import FRESH, HOLD
 from tvixstore.metrics import Metrics
-from tvixstore.pools import Pools
 
 FULL, ROOM = "store.full", "store.room"
 MIB, GIB = 1 << 20, 1 << 30
@@ -144,26 +143,6 @@ async def test_a_failed_write_holds_everything_until_one_as_large_went_in(
     guard.keep(MIB, MIB)
     assert events(caplog) == [FULL, ROOM]
     assert guard.used() == {"chunks": MIB}
-
-
-async def test_files_from_before_the_start_are_added_up(tmp_path: Path) -> None:
-    for folder in ("ab", "cd"):
-        (tmp_path / folder).mkdir()
-        for size in (0, 10, 1000):
-            path = tmp_path / folder / str(size)
-            path.write_bytes(bytes(size))
-            os.utime(path, (0, 0))
-    # Files that come up during the walk are counted by whoever writes them.
-    new = tmp_path / "ab" / "new"
-    new.write_bytes(bytes(500))
-    os.utime(new, (2**33, 2**33))
-    pools = Pools()
-    try:
-        guard = DiskGuard(tmp_path)
-        await guard.count("chunks", tmp_path, pools)
-        assert guard.used() == {"chunks": 2020}
-    finally:
-        pools.close()
 
 
 @virtual_clock

@@ -36,7 +36,7 @@ def test_a_state_directory_is_made_with_its_parents_and_opened_again(tmp_path: P
     for _ in range(2):
         with StateDirectory(path) as state:
             assert state.index.is_dir() and state.chunks.is_dir() and state.spool.is_dir()
-            assert (path / "format").read_text() == "tvixstore state, version 1\n"
+            assert (path / "format").read_text() == "tvixstore state, version 2\n"
             assert (path / "lock").read_text().strip() == str(os.getpid())
 
 
@@ -63,7 +63,7 @@ def test_a_second_opening_in_one_process_is_refused_too(tmp_path: Path) -> None:
     StateDirectory(tmp_path).close()
 
 
-@pytest.mark.parametrize("text", ["tvixstore state, version 2\n", "", "garbage\n\nmore", "\0" * 99])
+@pytest.mark.parametrize("text", ["tvixstore state, version 3\n", "", "garbage\n\nmore", "\0" * 99])
 def test_another_version_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
     StateDirectory(tmp_path).close()
     (tmp_path / "format").write_text(text)
@@ -83,7 +83,7 @@ def test_a_start_that_was_killed_before_the_format_was_written_is_repeated(tmp_p
     (tmp_path / "lock").touch()
     (tmp_path / "format.new").write_text("tvix")
     StateDirectory(tmp_path).close()
-    assert (tmp_path / "format").read_text() == "tvixstore state, version 1\n"
+    assert (tmp_path / "format").read_text() == "tvixstore state, version 2\n"
 
 
 def test_the_spool_is_emptied_of_files_only(

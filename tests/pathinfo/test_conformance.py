@@ -40,6 +40,7 @@ from tvixstore.pathinfo import (
     PathInfo,
     PathInfoService,
 )
+from tvixstore.pathinfo.access import LastAccess
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.pathinfo.countersigning import CountersigningPathInfoService
@@ -129,7 +130,7 @@ async def local_over_lmdb(path: Path) -> AsyncIterator[Subject]:
     content = memory_content()
     engine = LmdbEngine(path)
     service = LocalPathInfoService(
-        engine.table("pathinfos"), content, access=engine.table("access"), keys=KEYS
+        engine.table("pathinfos"), content, access=LastAccess(engine.table("access")), keys=KEYS
     )
     try:
         yield Subject(service, service, content)

@@ -203,7 +203,7 @@ async def test_a_clock_that_was_set_back_is_believed() -> None:
 
 async def test_lookups_and_puts_are_recorded_and_listing_is_not() -> None:
     access = Table()
-    service = LocalPathInfoService(Table(), access=access)
+    service = LocalPathInfoService(Table(), access=LastAccess(access))
     names = ["put", "got", "listed", "absent"]
     put, got, only_listed, absent = [await add(memory_content(), name, b"x") for name in names]
     quiet = LocalPathInfoService(service.table)
@@ -220,7 +220,7 @@ async def test_lookups_and_puts_are_recorded_and_listing_is_not() -> None:
 async def test_reads_go_on_when_they_cannot_be_recorded() -> None:
     access = Table()
     access.full = True
-    service = LocalPathInfoService(Table(), access=access)
+    service = LocalPathInfoService(Table(), access=LastAccess(access))
     sample = await hello()
     stored = await service.put(replace(sample.info))
     await service.aclose()

@@ -259,13 +259,6 @@ async def flip_in_pin(house: House) -> str:
     return path.digits
 
 
-async def stray_file(house: House) -> str:
-    name = Digest.of(b"stray").raw.hex()
-    file = house.state / "chunks" / name[:2] / name
-    file.write_bytes(b"stray")
-    return str(file)
-
-
 async def file_beside_an_inline_chunk(house: House) -> str:
     """Its chunk is in the index as a whole, and needs no file."""
     name = Digest.of(b"other").raw.hex()
@@ -316,7 +309,6 @@ DAMAGES = {
         Damage(flip_in_remembered, "remembered"),
         Damage(truncate_access, "access"),
         Damage(flip_in_pin, "pin"),
-        Damage(stray_file, "stray"),
         Damage(file_beside_an_inline_chunk, "stray"),
     )
 }

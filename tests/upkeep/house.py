@@ -66,8 +66,12 @@ class House:
         return self.paths[name].narinfo.store_path
 
     @asynccontextmanager
-    async def open(self, *, upstream: bool = True) -> AsyncIterator[Composition]:
+    async def open(
+        self, *, upstream: bool = True, max_size: str | None = None
+    ) -> AsyncIterator[Composition]:
         text = f'[daemon]\nstate = "{self.state}"\nnegative_ttl = "0s"\n'
+        if max_size is not None:
+            text += f'[store]\nmax_size = "{max_size}"\n'
         if upstream:
             text += f'[[substituters]]\nurl = "file://{self.upstream}"\nunsigned = true\n'
         async with await Composition.open(load_text(text, "compose.toml", self.folder)) as opened:

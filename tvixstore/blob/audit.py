@@ -154,6 +154,7 @@ class BlobAudit:
     async def is_stray(self, stray: StrayFile) -> bool:
         """Whether it is still there, and still of no use."""
         digest = bytes.fromhex(os.path.basename(stray.path))
+        await self._store.settled(digest)
         return (
             not await self._is_used(digest)
             and await self._pool.run(os.path.lexists, stray.path)

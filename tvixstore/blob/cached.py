@@ -17,6 +17,7 @@ from tvixstore.blob.service import BlobService, BlobWriter, Chunk
 from tvixstore.blob.verify import VerifyBlobService
 from tvixstore.castore import EMPTY_DIGEST, Digest
 from tvixstore.errors import CorruptData, Incomplete, StoreError, Unavailable
+from tvixstore.kv import Holds
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
 from tvixstore.policy.outage import Outage
@@ -41,6 +42,8 @@ class CachedBlobService(BlobService):
     directory: Path = field(repr=False)
     pools: Pools = field(repr=False)
     metrics: Metrics | None = field(default=None, repr=False)
+    # Keep in near what fills find there.
+    holds: Holds | None = field(default=None, repr=False)
     _checked: VerifyBlobService = field(init=False, repr=False)
     _fills: BlobFills = field(init=False, repr=False)
     _reading: Outage = field(init=False, repr=False)
@@ -48,7 +51,13 @@ class CachedBlobService(BlobService):
     def __post_init__(self) -> None:
         self._checked = VerifyBlobService(self.far)
         self._fills = BlobFills(
-            self.near, self.far, self.directory, self.pools, self._checked.know, self.metrics
+            self.near,
+            self.far,
+            self.directory,
+            self.pools,
+            self._checked.know,
+            self.metrics,
+            self.holds,
         )
         self._reading = Outage(log, "cache.near_unreadable", "cache.near_readable")
 

@@ -43,8 +43,7 @@ class ChunkFiles:
         self.remove([os.path.join(self._incoming, name) for name in os.listdir(self._incoming)])
 
     def path(self, digest: bytes) -> str:
-        name = digest.hex()
-        return f"{self._root}/{name[:2]}/{name}"
+        return chunk_path(self._root, digest)
 
     def incoming_name(self) -> str:
         """A path that no other file has."""
@@ -104,6 +103,12 @@ class ChunkFiles:
             return data
         finally:
             os.close(descriptor)
+
+
+def chunk_path(root: str, digest: bytes) -> str:
+    """The file of that chunk in the folder `root`."""
+    name = digest.hex()
+    return f"{root}/{name[:2]}/{name}"
 
 
 def _write_all(descriptor: int, payload: memoryview) -> None:

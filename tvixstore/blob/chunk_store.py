@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections import Counter
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from tvixstore.blob.chunk_codec import Record, decode_chunk
 from tvixstore.errors import CorruptData, Incomplete, StoreError, Unavailable
+from tvixstore.kv import BLOB, ChunkRow
 from tvixstore.kv.files import storage_error
 from tvixstore.log import Logger
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from tvixstore.blob.chunk_files import ChunkFiles
-    from tvixstore.kv import DiskGuard, KeyValue
+    from tvixstore.kv import DiskGuard, KeyValue, References
     from tvixstore.metrics import Metrics
     from tvixstore.pools import Pools
 
@@ -44,18 +47,56 @@ class ChunkStore:
         pools: Pools,
         guard: DiskGuard | None,
         metrics: Metrics | None,
+        references: References | None = None,
     ) -> None:
+        self.references = references
         self.index = index
         self.files = files
         self.pools = pools
         self.guard = guard
-        # Digests that a commit is about to index, and by how many commits at a time.
-        self.committing: Counter[bytes] = Counter()
+        # Chunks that a commit is about to make visible, and what tells that it is over.
+        self.committing: dict[bytes, asyncio.Future[None]] = {}
         # Chunks dropped since start.
         self.dropped = 0
         self._metrics = metrics
         # Held by whoever takes a chunk away: its file is gone a little before its entry.
         self.dropping = asyncio.Lock()
+
+    async def hold(self, digests: Collection[bytes]) -> None:
+        """Before looking for chunks, or blobs, that will not be written if they are there."""
+        if self.references is not None:
+            await self.references.holds.take([BLOB + digest for digest in digests])
+
+    async def settled(self, digest: bytes) -> None:
+        """Returns once nobody is freeing that chunk: its file goes a little after its entry."""
+        if self.references is not None:
+            (await self.references.holds.hold(BLOB + digest)).release()
+
+    async def begin_commit(self, digests: Collection[bytes]) -> None:
+        """Waits until nobody else is about to commit any of `digests`, and keeps others off.
+
+        One at a time: what took another one's place would be counted twice.
+        """
+        while others := [self.committing[each] for each in digests if each in self.committing]:
+            await asyncio.wait(others)
+        over = asyncio.get_running_loop().create_future()
+        self.committing.update(dict.fromkeys(digests, over))
+
+    def end_commit(self, digests: Collection[bytes]) -> None:
+        for future in {self.committing.pop(each) for each in digests}:
+            future.set_result(None)
+
+    async def write(self, records: Mapping[bytes, Record]) -> None:
+        """Puts chunks into the index, the files of which are there."""
+        if self.references is None:
+            await self.index.apply([(d, record.encode()) for d, record in records.items()])
+            return
+        await self.references.put_chunks(
+            [
+                ChunkRow(d, record.encode(), record.stored if record.payload is None else 0)
+                for d, record in records.items()
+            ]
+        )
 
     async def load(self, digest: bytes, in_loop: int = IN_LOOP_BYTES) -> bytes | None:
         """The chunk, verified, or `None` if it is absent; `in_loop` bytes are worth no thread.
@@ -74,6 +115,9 @@ class ChunkStore:
                 return decode_chunk(digest, record, record.payload)
             return await self.pools.cpu.run(decode_chunk, digest, record, record.payload)
         except (CorruptData, Incomplete) as error:
+            if await self.index.get(digest) is None:
+                # Freed since it was looked up, and nobody held it.
+                return None
             await self.drop(digest, error)
             raise
 
@@ -90,15 +134,17 @@ class ChunkStore:
 
     async def drop(self, digest: bytes, reason: StoreError) -> bool:
         """Makes a chunk absent that cannot be read; `False` if it can be, or is absent already."""
-        async with self.dropping:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.dropping)
+            if self.references is not None:
+                # Nobody frees it, nor then stores it anew, while its file is unlinked here.
+                stack.enter_context(await self.references.holds.hold(BLOB + digest))
             # Meanwhile another reader may have dropped it, and a writer stored it anew.
             value = await self.index.get(digest)
             if value is None or await self._may_be_readable(digest, value):
                 return False
             try:
-                # The file first: while the entry is there, no writer puts a new one in its place.
-                await self._remove_file(digest, value)
-                await self.index.apply([(digest, None)])
+                await self._remove(digest, value)
             except (StoreError, OSError) as error:
                 _log.error("chunk.not_dropped", chunk=digest.hex(), reason=str(error))
                 return False
@@ -126,13 +172,19 @@ class ChunkStore:
             return True
         return True
 
-    async def _remove_file(self, digest: bytes, value: bytes) -> None:
+    async def _remove(self, digest: bytes, value: bytes) -> None:
+        # The file first: while the entry is there, no writer puts a new one in its place.
         size = await self.pools.files.run(self.files.take_away, self.files.path(digest))
+        if self.references is not None:
+            await self.references.drop_chunk(digest, value)
+            return
+        await self.index.apply([(digest, None)])
         with contextlib.suppress(CorruptData):
             # As much as was counted when it came, whatever it was damaged to.
             size = size and Record.decode(digest, value).stored
         self._forget_bytes(size)
 
     def _forget_bytes(self, size: int) -> None:
-        if size and self.guard is not None:
+        # With references, what is counted is what the index says.
+        if size and self.guard is not None and self.references is None:
             self.guard.add("chunks", -size)

@@ -10,6 +10,7 @@ a bounded window then, and the fastest reader paces it.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from tvixstore.blob.read_ahead import ReadAhead
 from tvixstore.blob.service import BlobService, BlobWriter
 from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData, StoreError, Unavailable
+from tvixstore.kv import Holds
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
 from tvixstore.policy.filling import Fill, Filling
@@ -66,8 +68,11 @@ class BlobFill(Fill):
         return self._kept
 
     async def _fill(self) -> str | None:
+        holds = self._fills.holds
         try:
-            return await self._fetch()
+            # What near has of it stays until the list of chunks refers to it.
+            with nullcontext() if holds is None else holds.session():
+                return await self._fetch()
         finally:
             await self._abandon()
             await self.spool.release()
@@ -228,6 +233,7 @@ class BlobFills:
     # Told when a blob was verified as a whole, and of what pieces.
     on_right: Callable[[Digest, Outline], None]
     metrics: Metrics | None = None
+    holds: Holds | None = None
     keeping: Outage = field(
         default_factory=lambda: Outage(log, "cache.near_unwritable", "cache.near_writable")
     )

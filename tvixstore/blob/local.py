@@ -13,23 +13,26 @@ from typing import TYPE_CHECKING, Literal
 from tvixstore.blob.audit import BlobAudit
 from tvixstore.blob.chunk_codec import StoredForm, encode_chunk
 from tvixstore.blob.chunk_files import ChunkFiles
-from tvixstore.blob.chunk_list import Entry, decode_chunk_list
+from tvixstore.blob.chunk_list import Entry
+from tvixstore.blob.chunk_lists import ChunkLists
 from tvixstore.blob.chunk_store import IN_LOOP_BYTES_OF_A_STREAM, ChunkStore
 from tvixstore.blob.chunking import Chunking
 from tvixstore.blob.local_writer import IN_LOOP_BYTES, LocalBlobWriter
 from tvixstore.blob.read_ahead import ReadAhead
 from tvixstore.blob.service import BlobService, BlobWriter, Chunk
 from tvixstore.blob.staging import Staging, to_the_end
+from tvixstore.blob.sweep import sweep
 from tvixstore.castore import EMPTY_DIGEST, Digest
-from tvixstore.errors import CorruptData, Incomplete, StoreError
-from tvixstore.log import Logger
+from tvixstore.errors import CorruptData, Incomplete
+from tvixstore.kv import BLOB
+from tvixstore.kv.held import HeldStream
 from tvixstore.streams import BytesStream, ByteStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tvixstore.kv import DiskGuard, Durability, KeyValue
+    from tvixstore.kv import DiskGuard, Durability, Hold, KeyValue, References
     from tvixstore.metrics import Metrics
     from tvixstore.pools import Pools
 
@@ -38,8 +41,6 @@ Compression = Literal["auto", "none"]
 # Of short blobs that are stored together, what goes into one commit.
 BATCH_BYTES = 8 << 20
 
-_log = Logger(__name__)
-
 
 class LocalBlobService(BlobService):
     """Blobs in two tables, and in files below `directory / "chunks"`.
@@ -47,6 +48,7 @@ class LocalBlobService(BlobService):
     One instance a directory at a time: the state directory's lock sees to that. Its constructor
     blocks for some milliseconds and raises `ConfigError`. `chunk_size` is the average. Writing
     raises `StorageFull` where the disk or `guard` has no room; nothing of the blob stays then.
+    With `references`, whose tables these then are, what is put is counted, what is found is held.
     """
 
     def __init__(
@@ -61,15 +63,17 @@ class LocalBlobService(BlobService):
         durability: Durability = "power",
         guard: DiskGuard | None = None,
         metrics: Metrics | None = None,
+        references: References | None = None,
     ) -> None:
-        self._blobs = table_blobs
+        self._lists = ChunkLists(table_blobs, references)
         self._directory = directory
         self._pools = pools
         self._chunking = Chunking(chunk_size)
         self._compress = compression == "auto"
         self._durable = durability == "power"
         files = ChunkFiles(directory / "chunks", durable=self._durable)
-        self._store = ChunkStore(table_chunks, files, pools, guard, metrics)
+        self._references = references
+        self._store = ChunkStore(table_chunks, files, pools, guard, metrics, references)
 
     def __repr__(self) -> str:
         return f"local {self._directory}"
@@ -81,22 +85,26 @@ class LocalBlobService(BlobService):
 
     def audit(self) -> BlobAudit:
         """For whoever goes through all of it."""
-        return BlobAudit(self._blobs, self._store, self._forget)
+        return BlobAudit(self._lists.table, self._store, self._lists.forget)
+
+    async def sweep(self) -> int:
+        """Removes chunk files that nothing names; how many there were."""
+        return await sweep(self._store)
 
     async def has(self, digest: Digest) -> bool:
+        # Who is told that it is here will not write it.
+        await self._store.hold([digest.raw])
         return (
             digest == EMPTY_DIGEST
             or await self._store.index.get(digest.raw) is not None
-            or await self._blobs.get(digest.raw) is not None
+            or await self._lists.has(digest)
         )
 
     async def read(self, digest: Digest, size: int | None = None) -> bytes | None:
         if digest == EMPTY_DIGEST:
             return b""
         data = await self._store.load(digest.raw)
-        if data is None and (entries := await self._entries(digest)) is not None:
-            return await self._stream(digest, entries, 0, None).read_all()
-        return data
+        return await super().read(digest, size) if data is None else data
 
     async def open_read(
         self,
@@ -111,11 +119,22 @@ class LocalBlobService(BlobService):
         if data is not None:
             end = len(data) if length is None else offset + length
             return BytesStream(data if not offset and end >= len(data) else data[offset:end])
-        entries = await self._entries(digest)
-        return None if entries is None else self._stream(digest, entries, offset, length)
+        hold = await self._hold(digest)
+        try:
+            entries = await self._lists.get(digest)
+            if entries is None:
+                return None
+            stream = self._stream(digest, entries, offset, length)
+            if hold is not None:
+                stream, hold = HeldStream(stream, hold), None
+            return stream
+        finally:
+            if hold is not None:
+                hold.release()
 
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
-        entries = await self._entries(digest)
+        await self._store.hold([digest.raw])
+        entries = await self._lists.get(digest)
         if entries is not None:
             return [Chunk(Digest(chunk), size) for chunk, size in entries]
         return [] if await self.has(digest) else None
@@ -123,7 +142,7 @@ class LocalBlobService(BlobService):
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         return LocalBlobWriter(
             self._staging(),
-            self._blobs,
+            self._lists,
             self._chunking.cutter(boundaries),
             self._pools,
             compress=self._compress,
@@ -163,20 +182,14 @@ class LocalBlobService(BlobService):
     def _encode(self, blobs: list[bytes]) -> list[StoredForm]:
         return [encode_chunk(data, compress=self._compress) for data in blobs]
 
+    async def _hold(self, digest: Digest) -> Hold | None:
+        """For as long as its chunks are read, one after the other."""
+        if self._references is None:
+            return None
+        return await self._references.holds.hold(BLOB + digest.raw)
+
     def _staging(self) -> Staging:
         return Staging(self._store, durable=self._durable)
-
-    async def _entries(self, digest: Digest) -> list[Entry] | None:
-        """The chunks that the blob was cut into, or `None` if it is no list of chunks here."""
-        value = await self._blobs.get(digest.raw)
-        if value is None:
-            return None
-        try:
-            return decode_chunk_list(digest.raw, value)
-        except CorruptData as error:
-            if await self._blobs.get(digest.raw) == value:
-                await self._forget(digest, error)
-            raise
 
     def _stream(
         self, digest: Digest, entries: list[Entry], offset: int, length: int | None
@@ -190,7 +203,7 @@ class LocalBlobService(BlobService):
             except (CorruptData, Incomplete) as error:
                 # Unless somebody has stored that chunk anew by now, and maybe the blob with it.
                 if await self._store.index.get(chunk) is None:
-                    await self._forget(digest, error)
+                    await self._lists.forget(digest, error)
                 raise
             return data
 
@@ -199,12 +212,3 @@ class LocalBlobService(BlobService):
         if length is not None:
             wanted = min(wanted, length)
         return ReadAhead(entries, load, offset, wanted)
-
-    async def _forget(self, digest: Digest, reason: StoreError) -> None:
-        """Makes a blob absent that cannot be read, so that it is stored anew."""
-        try:
-            await self._blobs.apply([(digest.raw, None)])
-        except StoreError as error:
-            _log.error("blob.not_forgotten", blob=digest, reason=str(error))
-            return
-        _log.error("blob.forgotten", blob=digest, reason=str(reason))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from tvixstore.blob.chunk_codec import StoredForm, encode_chunk
-from tvixstore.blob.chunk_list import encode_chunk_list
 from tvixstore.blob.service import BlobWriter
 from tvixstore.blob.staging import Staging, to_the_end
 from tvixstore.castore import EMPTY_DIGEST, Digest
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tvixstore.blob.chunk_list import Entry
+    from tvixstore.blob.chunk_lists import ChunkLists
     from tvixstore.blob.chunking import Cutter
-    from tvixstore.kv import KeyValue
     from tvixstore.pools import Pools
 
 # What is gathered before a thread takes it: a hop for each piece of the network would cost more
@@ -34,10 +33,10 @@ IN_LOOP_BYTES = 32 << 10
 
 class LocalBlobWriter(BlobWriter):
     def __init__(
-        self, staging: Staging, blobs: KeyValue, cutter: Cutter, pools: Pools, *, compress: bool
+        self, staging: Staging, lists: ChunkLists, cutter: Cutter, pools: Pools, *, compress: bool
     ) -> None:
         self._staging = staging
-        self._blobs = blobs
+        self._lists = lists
         self._cutter = cutter
         self._pools = pools
         self._compress = compress
@@ -135,7 +134,7 @@ class LocalBlobWriter(BlobWriter):
             self._digest = Digest(self._entries[0][0])
         else:
             digest = self._hasher.digest()
-            await self._blobs.apply([(digest, encode_chunk_list(digest, self._entries))])
+            await self._lists.put(digest, self._entries)
             step("blob-listed")
             self._digest = Digest(digest)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tvixstore.errors import StorageFull
 from tvixstore.kv import step
@@ -27,6 +27,8 @@ MAX_INLINE_BYTES = 64 << 10
 MAX_WAITING_BYTES = 8 << 20
 # Threads that wait for the disk at once when every file has to be synced.
 SYNC_THREADS = 4
+
+Result = TypeVar("Result")
 
 _log = Logger(__name__)
 
@@ -47,9 +49,10 @@ class Staging:
     async def add(self, chunks: Iterable[StoredForm]) -> None:
         """Takes those chunks that the store does not have. Raises `StorageFull`."""
         new = {one.digest: one for one in chunks if not self._has(one.digest)}
+        await self._store.hold(new)
         fresh = [new[digest] for digest in await self._absent(list(new))]
         guard = self._store.guard
-        if guard is not None and not guard.admits(sum(one.stored for one in fresh)):
+        if guard is not None and not await guard.makes_room(sum(one.stored for one in fresh)):
             raise StorageFull(f"{self._store.files.root}: min_free or max_size leaves no room")
         to_write = []
         for chunk in fresh:
@@ -68,20 +71,18 @@ class Staging:
     async def commit(self) -> None:
         """Makes the chunks visible, durably. To be run to its end, whoever is cancelled."""
         staged = self._inline | {digest: record for digest, (_, record) in self._files.items()}
-        records = {digest: staged[digest] for digest in await self._absent(list(staged))}
-        publish = [(path, d) for d, (path, _) in self._files.items() if d in records]
-        committing = self._store.committing
-        committing.update(digest for _, digest in publish)
+        committing = list(staged)
+        await self._store.begin_commit(committing)
         try:
-            await self._reporting(self._publish(publish, records))
-        except BaseException:
-            await self._withdraw([digest for _, digest in publish])
-            raise
+            records = {digest: staged[digest] for digest in await self._absent(list(staged))}
+            publish = [(path, d) for d, (path, _) in self._files.items() if d in records]
+            try:
+                await self._reporting(self._publish(publish, records))
+            except BaseException:
+                await self._withdraw([digest for _, digest in publish])
+                raise
         finally:
-            for _, digest in publish:
-                committing[digest] -= 1
-                if not committing[digest]:
-                    del committing[digest]
+            self._store.end_commit(committing)
         kept = sum(self._files.pop(digest)[1].stored for _, digest in publish)
         self._staged -= kept
         if self._store.guard is not None:
@@ -138,13 +139,13 @@ class Staging:
     ) -> None:
         if files:
             await self._store.pools.files.run(self._store.files.publish, files)
-        await self._store.index.apply([(d, record.encode()) for d, record in records.items()])
+        await self._store.write(records)
         step("chunks-indexed")
 
     async def _withdraw(self, digests: list[bytes]) -> None:
-        """Removes files that got their names and no index entry, unless others are at them too."""
+        """Removes files that got their names and no index entry."""
         store = self._store
-        lost = [d for d in await self._absent(digests) if store.committing[d] == 1]
+        lost = await self._absent(digests)
         await store.pools.files.run(store.files.remove, [store.files.path(d) for d in lost])
 
     async def _reporting(self, work: Awaitable[None]) -> None:
@@ -160,11 +161,11 @@ class Staging:
             raise
 
 
-async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
     """Does all of `work`; who is cancelled meanwhile gets that when it is over."""
     task = asyncio.create_task(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):

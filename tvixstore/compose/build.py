@@ -119,7 +119,9 @@ class Builder:
         )
 
     def content(self, blob_service: str = ROOT, directory_service: str = ROOT) -> Content:
-        return Content(self.blobs(blob_service), self.directories(directory_service))
+        return Content(
+            self.blobs(blob_service), self.directories(directory_service), self.stores.holds
+        )
 
     def nars(self, blob_service: str = ROOT, directory_service: str = ROOT) -> NarIdentities:
         """What the NARs of trees there are known by; all of them share what is remembered."""

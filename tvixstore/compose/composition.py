@@ -19,7 +19,8 @@ from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
 from tvixstore.compose.make_extras import make_extras
 from tvixstore.compose.nodes import LocalNode, NixNode
-from tvixstore.compose.stores import Stores
+from tvixstore.compose.stores import Store, Stores
+from tvixstore.evict import check, rebuild
 from tvixstore.extras import CachedExtras
 from tvixstore.http import Inbox, UpstreamStatus
 from tvixstore.kv import KeyValue, LmdbEngine, MemoryKeyValue, StateDirectory
@@ -88,7 +89,7 @@ class Composition:
             stores = Stores(pools, metrics)
             closing.push_async_callback(stores.aclose)
             graph = lower(config)
-            state, engine, guard = None, None, None
+            state, engine, guard, store = None, None, None, None
             if not embedded or needs_state(config, graph):
                 store = stores.at(config.daemon.state, config.store)
                 state, engine, guard = store.state, store.engine, store.guard
@@ -135,7 +136,7 @@ class Composition:
                 KeyRing(required) if required else None,
             )
             extras = make_extras(builder, _table(engine, "extras"))
-            upkeep = None if engine is None else _upkeep(builder, path_infos, engine)
+            upkeep = None if store is None else _upkeep(builder, path_infos, store)
             for peer in builder.connecting:
                 await peer.connect()
             upstreams = list(builder.health.values())
@@ -192,7 +193,22 @@ def needs_state(config: Config, graph: Graph) -> bool:
     )
 
 
-def _upkeep(builder: Builder, root: PathInfoService, engine: LmdbEngine) -> Upkeep:
+class _Accounts:
+    """What eviction counted in one store."""
+
+    def __init__(self, store: Store, pools: Pools) -> None:
+        self._store = store
+        self._pools = pools
+
+    async def check(self) -> list[str]:
+        # Files are looked at by whoever goes through the chunks.
+        return await check(self._store.references, None, self._pools)
+
+    async def rebuild(self) -> object:
+        return await rebuild(self._store.references)
+
+
+def _upkeep(builder: Builder, root: PathInfoService, store: Store) -> Upkeep:
     """Upkeep of what `builder` has built over the daemon's state."""
     path = builder.daemon.state
     place = path.resolve()
@@ -201,10 +217,11 @@ def _upkeep(builder: Builder, root: PathInfoService, engine: LmdbEngine) -> Upke
         builder.pools,
         root,
         builder.nars(),
-        engine.table,
+        store.engine.table,
         blobs=builder.shared(("blobs", place)),
         directories=builder.shared(("directories", place)),
         path_infos=builder.shared(("path infos", place)),
+        accounts=_Accounts(store, builder.pools),
     )
     return LocalUpkeep(holdings)
 

@@ -38,7 +38,7 @@ def _local(builder: Builder, name: str, node: LocalNode) -> BlobService:
     store = builder.stores.at(node.path, node)
 
     def make() -> BlobService:
-        return LocalBlobService(
+        service = LocalBlobService(
             store.engine.table("blobs"),
             store.engine.table("chunks"),
             node.path,
@@ -48,7 +48,10 @@ def _local(builder: Builder, name: str, node: LocalNode) -> BlobService:
             durability=node.durability,
             guard=store.guard,
             metrics=builder.metrics,
+            references=store.references,
         )
+        builder.stores.sweep(store, service.sweep)
+        return service
 
     return builder.share(("blobs", node.path.resolve()), make)
 
@@ -59,7 +62,9 @@ def _objectstore(builder: Builder, name: str, node: ObjectStoreNode) -> BlobServ
 
 def _cache(builder: Builder, name: str, node: CacheNode) -> BlobService:
     near, far = builder.blobs(node.near), builder.blobs(node.far)
-    service = CachedBlobService(near, far, builder.spool, builder.pools, builder.metrics)
+    service = CachedBlobService(
+        near, far, builder.spool, builder.pools, builder.metrics, builder.stores.holds
+    )
     builder.closing_services.push_async_callback(service.aclose)
     return service
 

@@ -34,15 +34,20 @@ def _memory(builder: Builder, name: str, node: MemoryNode) -> DirectoryService:
 
 def _local(builder: Builder, name: str, node: LocalNode) -> DirectoryService:
     store = builder.stores.at(node.path, node)
-    return builder.share(
-        ("directories", node.path.resolve()),
-        lambda: LocalDirectoryService(store.engine.table("directories")),
-    )
+
+    def make() -> DirectoryService:
+        service = LocalDirectoryService(
+            store.engine.table("directories"), references=store.references
+        )
+        store.collector.on_freed(service.forget)
+        return service
+
+    return builder.share(("directories", node.path.resolve()), make)
 
 
 def _cache(builder: Builder, name: str, node: CacheNode) -> DirectoryService:
     near, far = builder.directories(node.near), builder.directories(node.far)
-    service = CachedDirectoryService(near, far, builder.metrics)
+    service = CachedDirectoryService(near, far, builder.metrics, builder.stores.holds)
     builder.closing_services.push_async_callback(service.aclose)
     return service
 

@@ -64,13 +64,14 @@ def _memory(builder: Builder, name: str, node: MemoryPathInfoNode) -> PathInfoSe
 
 
 def _local(builder: Builder, name: str, node: LocalPathInfoNode) -> PathInfoService:
-    engine = builder.stores.at(node.path, node).engine
+    store = builder.stores.at(node.path, node)
 
     def make() -> PathInfoService:
         service = LocalPathInfoService(
-            engine.table("pathinfos"),
+            store.engine.table("pathinfos"),
             builder.content(node.blob_service, node.directory_service),
-            access=engine.table("access"),
+            access=store.access,
+            references=store.references,
             keys=builder.trusted_keys(),
         )
         builder.closing_services.push_async_callback(service.aclose)

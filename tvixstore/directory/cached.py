@@ -17,6 +17,7 @@ from tvixstore.directory.service import DirectoryPutter, DirectoryService
 from tvixstore.directory.verify import VerifyDirectoryService
 from tvixstore.directory.walk import Walk, unknown
 from tvixstore.errors import CorruptData, Incomplete, StoreError
+from tvixstore.kv import Holds
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
 from tvixstore.policy.outage import Outage
@@ -35,6 +36,8 @@ class CachedDirectoryService(DirectoryService):
     near: DirectoryService
     far: DirectoryService
     metrics: Metrics | None = field(default=None, repr=False)
+    # Keep in near what fills find there.
+    holds: Holds | None = field(default=None, repr=False)
     _fills: ClosureFills = field(init=False, repr=False)
     _checked: VerifyDirectoryService = field(init=False, repr=False)
     _fetching: SingleFlight[Digest, Directory | None] = field(
@@ -43,7 +46,7 @@ class CachedDirectoryService(DirectoryService):
     _reading: Outage = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._fills = ClosureFills(self.near, self.far, self.metrics)
+        self._fills = ClosureFills(self.near, self.far, self.metrics, self.holds)
         self._checked = VerifyDirectoryService(self.far)
         self._reading = Outage(log, "cache.near_unreadable", "cache.near_readable")
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 
 from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory.closure import Turns, checked_closure, children_first
 from tvixstore.directory.service import DirectoryService
 from tvixstore.errors import CorruptData, StoreError, Unavailable
+from tvixstore.kv import Holds
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
 from tvixstore.policy.filling import Fill, Filling
@@ -74,6 +75,12 @@ class ClosureFill(Fill):
         self._moved.set()
 
     async def _fill(self) -> str | None:
+        holds = self._fills.holds
+        # What near has of it stays until a parent refers to it.
+        with nullcontext() if holds is None else holds.session():
+            return await self._fetch()
+
+    async def _fetch(self) -> str | None:
         most = self._fills.most_entries
         async with aclosing(checked_closure(self._fills.far, self.root)) as closure:
             async for directory in closure:
@@ -214,6 +221,7 @@ class ClosureFills:
     near: DirectoryService
     far: DirectoryService
     metrics: Metrics | None = None
+    holds: Holds | None = None
     most_entries: int = MOST_ENTRIES
     keeping: Outage = field(
         default_factory=lambda: Outage(log, "cache.near_unwritable", "cache.near_writable")

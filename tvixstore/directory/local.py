@@ -12,7 +12,7 @@ from tvixstore.directory.audit import DirectoryAudit
 from tvixstore.directory.closure import ClosurePutter, walk_closure
 from tvixstore.directory.service import DirectoryPutter, DirectoryService
 from tvixstore.errors import CorruptData, InvalidData
-from tvixstore.kv import KeyValue
+from tvixstore.kv import DIRECTORY, KeyValue, References, key_of
 from tvixstore.log import Logger
 from tvixstore.policy.lru import Lru
 
@@ -27,10 +27,15 @@ _ENTRIES_A_TURN = 500
 
 @dataclass(eq=False)
 class LocalDirectoryService(DirectoryService):
-    """A codec over `table`; the last decoded Directories are kept, `cached_entries` in total."""
+    """A codec over `table`; the last decoded Directories are kept, `cached_entries` in total.
+
+    With `references`, whose table it then is, what is put counts as referring to its children, and
+    what is found present by whoever writes is held.
+    """
 
     table: KeyValue
     cached_entries: int = field(default=50_000, repr=False)
+    references: References | None = field(default=None, repr=False)
     # Rows found that were not what their key says.
     corrupt: int = field(default=0, init=False, repr=False)
 
@@ -39,8 +44,12 @@ class LocalDirectoryService(DirectoryService):
         # Puts begun, and puts under way: one of them may have mended a row that was read before.
         self._puts_begun = 0
         self._puts_running = 0
+        # Grows when Directories are freed: what was read before must not be kept any more.
+        self._freed = 0
 
     async def get(self, digest: Digest) -> Directory | None:
+        if self.references is not None:
+            await self._hold([digest])
         known = self._decoded.get(digest.raw)
         if known is not None:
             return known
@@ -49,16 +58,20 @@ class LocalDirectoryService(DirectoryService):
         return None if row is None else await self._read(digest, row, puts_before)
 
     async def get_many(self, digests: Sequence[Digest]) -> list[Directory | None]:
+        await self._hold(digests)
         found = {digest: self._decoded.get(digest.raw) for digest in digests}
         missing = [digest for digest, known in found.items() if known is None]
         if missing:
             puts_before = self._puts_begun
+            freed_before = self._freed
             rows = await self.table.get_many([digest.raw for digest in missing])
             entries = 0
             for digest, row in zip(missing, rows, strict=True):
                 if row is None:
                     continue
-                directory = found[digest] = await self._read(digest, row, puts_before)
+                keep = self._freed == freed_before
+                directory = await self._read(digest, row, puts_before, keep=keep)
+                found[digest] = directory
                 entries += len(directory.entries)
                 if entries >= _ENTRIES_A_TURN:
                     entries = 0
@@ -74,7 +87,7 @@ class LocalDirectoryService(DirectoryService):
         self._puts_running += 1
         try:
             # What is there already is written again: that is cheap, and mends a corrupt row.
-            await self.table.apply([(each.digest.raw, each.wire) for each in directories])
+            await self._write([(each.digest.raw, each.wire) for each in directories], directories)
         finally:
             self._puts_running -= 1
         for directory in directories:
@@ -97,11 +110,40 @@ class LocalDirectoryService(DirectoryService):
         """
         if await self.table.get(digest.raw) != row or self._puts_running:
             return False
-        await self.table.apply([(digest.raw, None)])
+        await self._drop(digest, row)
         self._decoded.discard(digest.raw)
         return True
 
-    async def _read(self, digest: Digest, row: bytes, puts_before: int) -> Directory:
+    def forget(self, digests: Sequence[bytes]) -> None:
+        """They were freed: nothing here may say any more that they are present."""
+        self._freed += 1
+        for digest in digests:
+            self._decoded.discard(digest)
+
+    async def _hold(self, digests: Sequence[Digest]) -> None:
+        """In the session of a writer: what he finds here he will not write."""
+        if self.references is not None and self.references.holds.in_session():
+            await self.references.holds.take([DIRECTORY + digest.raw for digest in digests])
+
+    async def _write(
+        self, rows: list[tuple[bytes, bytes]], directories: Sequence[Directory]
+    ) -> None:
+        if self.references is None:
+            await self.table.apply(rows)
+            return
+        await self.references.holds.take([DIRECTORY + digest for digest, _ in rows])
+        children = [keys_in(each) for each in directories]
+        await self.references.put_directories(rows, children)
+
+    async def _drop(self, digest: Digest, row: bytes) -> None:
+        if self.references is None:
+            await self.table.apply([(digest.raw, None)])
+        else:
+            await self.references.drop_directory(digest.raw, row)
+
+    async def _read(
+        self, digest: Digest, row: bytes, puts_before: int, *, keep: bool = True
+    ) -> Directory:
         """The Directory in `row`, verified; a row that is not what its key says is dropped."""
         reason = "it hashes to something else"
         if Digest.of(row) == digest:
@@ -110,13 +152,21 @@ class LocalDirectoryService(DirectoryService):
             except InvalidData as error:
                 reason = str(error)
             else:
-                self._keep(directory)
+                if keep:
+                    self._keep(directory)
                 return directory
         self.corrupt += 1
         _log.error("directory.corrupt", key=digest, reason=reason)
         if self._puts_running == 0 and self._puts_begun == puts_before:
-            await self.table.apply([(digest.raw, None)])
+            await self._drop(digest, row)
         raise CorruptData(f"Directory {digest} is corrupt on disk: {reason}")
 
     def _keep(self, directory: Directory) -> None:
         self._decoded.put(directory.digest.raw, directory, 1 + len(directory.entries))
+
+
+def keys_in(directory: Directory) -> list[bytes]:
+    """The keys of what `directory` names, each once."""
+    keys = {key_of(node): None for _, node in directory}
+    keys.pop(None, None)
+    return [key for key in keys if key is not None]

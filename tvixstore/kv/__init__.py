@@ -2,22 +2,36 @@
 
 from tvixstore.kv.audit import Damage, TableReader
 from tvixstore.kv.disk import DiskGuard
+from tvixstore.kv.freeing import Evicted, Freed, Freeing
+from tvixstore.kv.holds import BLOB, DIRECTORY, Hold, Holds, key_of
 from tvixstore.kv.lmdb import Durability, LmdbEngine
 from tvixstore.kv.memory import MemoryKeyValue
+from tvixstore.kv.references import ChunkRow, References
 from tvixstore.kv.service import Change, KeyValue
 from tvixstore.kv.state import StateDirectory
-from tvixstore.kv.steps import STEPS, step
+from tvixstore.kv.steps import EVICTION_STEPS, STEPS, step
 
 __all__ = [
+    "BLOB",
+    "DIRECTORY",
+    "EVICTION_STEPS",
     "STEPS",
     "Change",
+    "ChunkRow",
     "Damage",
     "DiskGuard",
     "Durability",
+    "Evicted",
+    "Freed",
+    "Freeing",
+    "Hold",
+    "Holds",
     "KeyValue",
     "LmdbEngine",
     "MemoryKeyValue",
+    "References",
     "StateDirectory",
     "TableReader",
+    "key_of",
     "step",
 ]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
-import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from tvixstore.kv.files import free_bytes
 from tvixstore.log import Logger
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tvixstore.metrics import Metrics
-    from tvixstore.pools import Pools
 
 # Seconds for which the free bytes of the file system are believed.
 FRESH = 1.0
@@ -43,13 +41,27 @@ class _Refusal:
     room: int
 
 
+class RoomMaker(Protocol):
+    """Evicts, where that makes room."""
+
+    def can_make(self, size: int) -> bool:
+        """Whether there may be room for so many bytes when they are written. Begins to make it."""
+
+    async def make(self, size: int) -> None:
+        """Returns when there is room for so many bytes, or when there will not be."""
+
+
 class DiskGuard:
     """Watches the file system of `path`: `min_free` bytes of it stay free, and the store stays
     below `max_size` bytes (`None`: no limit).
 
-    The store's bytes have kinds. Those in `measured` are asked for each time (LMDB's); the others
-    are counted by whoever writes, from what `count` found at start.
+    The store's bytes have kinds. Those in `measured` are asked for each time; what is being written
+    is counted here until it is whole, and from then on if nobody measures that kind. Those in
+    `reusable` are shown, and do not count: what comes is written over them.
     """
+
+    # Who makes room where there is none, if anybody does.
+    room_maker: RoomMaker | None = None
 
     def __init__(
         self,
@@ -58,6 +70,7 @@ class DiskGuard:
         min_free: int = 0,
         max_size: int | None = None,
         measured: Mapping[str, Callable[[], int]] | None = None,
+        reusable: Mapping[str, Callable[[], int]] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.path = path
@@ -78,26 +91,15 @@ class DiskGuard:
         self._held_until: float | None = None
         if metrics is not None:
             metrics.store_free_bytes.set_function(lambda: free_bytes(path))
-            for kind, measure in self._measured.items():
+            for kind in self._measured:
+                metrics.store_bytes.labels(kind).set_function(partial(self._bytes_of, kind))
+            for kind, measure in (reusable or {}).items():
                 metrics.store_bytes.labels(kind).set_function(measure)
 
     @property
     def refusing(self) -> bool:
         """Whether the log says that the store is full."""
         return self._refusal is not None
-
-    async def count(self, kind: str, directory: Path, pools: Pools) -> None:
-        """Adds up the files below `directory`.
-
-        What is written meanwhile is counted by who writes it, so this leaves out files that are
-        newer than its own start. A call in a thread for each folder: others get their turn too.
-        """
-        start = time.time()
-        folders = [os.fspath(directory)]
-        while folders:
-            size, below = await pools.files.run(_files_in, folders.pop(), start)
-            self._found(kind, size)
-            folders += below
 
     def add(self, kind: str, change: int) -> None:
         """The store's files of that kind grew by `change` bytes, or shrank if it is negative."""
@@ -114,6 +116,10 @@ class DiskGuard:
     def keep(self, staged: int, size: int) -> None:
         """An object of `size` bytes is whole; `staged` of them had been given to `stage`."""
         self._staged -= staged
+        for kind in self._measured:
+            # It is measured from now on.
+            if kind in self._counted:
+                self._counted[kind] -= staged
         if self._staged_before > 0:
             # It may have had its room before there was none: that proves nothing.
             self._staged_before -= staged
@@ -124,9 +130,36 @@ class DiskGuard:
 
     def used(self) -> dict[str, int]:
         """Bytes of the store, by kind."""
-        return {**self._counted, **{kind: measure() for kind, measure in self._measured.items()}}
+        return {kind: self._bytes_of(kind) for kind in self._measured.keys() | self._counted}
+
+    def free(self) -> int:
+        """The bytes that are free on the file system; a second old, at most."""
+        now = asyncio.get_running_loop().time()
+        if self._checked is None or now - self._checked >= FRESH:
+            self._measure(now)
+        return self._free
+
+    def changed(self) -> None:
+        """Something was freed: the file system is to be asked anew."""
+        self._checked = None
+
+    def fits(self, size: int) -> bool:
+        """Whether there is room for `size` bytes now, whatever a write may have met before."""
+        return size <= min(self.free() - self._min_free, self._room())
 
     def admits(self, size: int) -> bool:
+        """Whether `size` more bytes may be written, now or once room was made for them."""
+        if not self.fits(size) and self.room_maker is not None and self.room_maker.can_make(size):
+            return True
+        return self.admits_now(size)
+
+    async def makes_room(self, size: int) -> bool:
+        """Whether `size` more bytes may be written now; waits while room is being made."""
+        if not self.fits(size) and self.room_maker is not None:
+            await self.room_maker.make(size)
+        return self.admits_now(size)
+
+    def admits_now(self, size: int) -> bool:
         """Whether `size` more bytes may be written now; 0 asks whether there is room at all."""
         now = asyncio.get_running_loop().time()
         if self._held_until is not None:
@@ -156,9 +189,13 @@ class DiskGuard:
         self._measure(now)
         self._refuse(size, reason)
 
+    def _bytes_of(self, kind: str) -> int:
+        measure = self._measured.get(kind)
+        return self._counted[kind] + (0 if measure is None else measure())
+
     def _found(self, kind: str, change: int) -> None:
         self._counted[kind] += change
-        if self._metrics is not None:
+        if self._metrics is not None and kind not in self._measured:
             self._metrics.store_bytes.labels(kind).set(self._counted[kind])
 
     def _measure(self, now: float) -> None:
@@ -193,21 +230,3 @@ class DiskGuard:
             max_size=self._max_size,
             **self.used(),
         )
-
-
-def _files_in(folder: str, before: float) -> tuple[int, list[str]]:
-    """The bytes of the files in `folder` that are older than `before`, and its folders."""
-    total = 0
-    folders = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                # Removed since it was listed.
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                folders.append(entry.path)
-            elif status.st_mtime < before:
-                total += status.st_size
-    return total, folders

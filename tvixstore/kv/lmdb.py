@@ -18,12 +18,14 @@ file that cannot be read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import lmdb
 
@@ -35,10 +37,13 @@ from tvixstore.kv.steps import step
 from tvixstore.log import Logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 Durability = Literal["power", "process"]
+
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+Database: TypeAlias = "lmdb._Database"
+Result = TypeVar("Result")
 
 MAP_BYTES = 1 << 40
 MAX_READERS = 512
@@ -78,6 +83,17 @@ class _Batch:
         return changed
 
 
+@dataclass(eq=False, slots=True)
+class _Work:
+    """What one caller wants done in the writer's transaction, over as many tables as it likes."""
+
+    make: Callable[[Transaction], Any]
+    weight: int
+
+
+_Item: TypeAlias = "_Batch | _Work"
+
+
 class LmdbEngine:
     """One environment, in the directory `path`, made if need be. To be opened after any fork.
 
@@ -91,8 +107,12 @@ class LmdbEngine:
     ) -> None:
         self.path = path
         self.commits = 0
-        # What the data file takes, pages that are free for reuse included.
+        # What the data file takes; and of that, the pages that hold something: the others are free
+        # for reuse. Those that the next commit turns over are counted as free, too.
         self.used_bytes = 0
+        self.live_bytes = 0
+        # Called in the writer's thread after each commit, and on opening, with one that reads.
+        self._measures: list[Callable[[Transaction], None]] = []
         self._durability = durability
         self._map_bytes = map_bytes
         self._tables: dict[str, LmdbTable] = {}
@@ -111,7 +131,7 @@ class LmdbEngine:
     def __repr__(self) -> str:
         return f"lmdb {self.path}"
 
-    def table(self, name: str) -> KeyValue:
+    def table(self, name: str) -> LmdbTable:
         """The table of that name, made if need be; the same object each time."""
         if name not in self._tables:
             try:
@@ -120,6 +140,10 @@ class LmdbEngine:
                 raise self.translated(error) from error
             self._tables[name] = LmdbTable(self, name, database)
         return self._tables[name]
+
+    def abandon(self) -> None:
+        """Closes the environment, to which nobody has written yet."""
+        self._environment.close()
 
     async def aclose(self) -> None:
         """Commits what waits, ends the writer and closes the environment."""
@@ -155,7 +179,38 @@ class LmdbEngine:
             except lmdb.Error as error:
                 raise self.translated(error) from error
 
+    def measure(self, measure: Callable[[Transaction], None]) -> None:
+        """Has `measure` called with a transaction that reads: now, and after each commit."""
+        with self.begin() as transaction:
+            measure(transaction)
+        self._measures.append(measure)
+
+    async def transact(self, work: Callable[[Transaction], Result], weight: int = 0) -> Result:
+        """Calls `work` in the writer's thread, in a transaction that it may share with others.
+
+        All that it changes becomes visible and durable together, or nothing of it. It may be called
+        twice, if the first transaction failed. `weight`: about the bytes that it writes.
+        """
+        result: Result = await self._submit(_Work(work, weight))
+        return result
+
+    def transact_now(self, work: Callable[[Transaction], Result]) -> Result:
+        """The same in this thread, before anybody else writes. Blocks."""
+        try:
+            outcome: Result | Exception = self._commit_alone(_Work(work, 0))
+        except lmdb.Error as error:
+            raise self.translated(error) from error
+        if isinstance(outcome, lmdb.Error):
+            raise self.translated(outcome) from outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
     async def write(self, batch: _Batch) -> bool:
+        changed: bool = await self._submit(batch)
+        return changed
+
+    async def _submit(self, batch: _Item) -> Any:
         environment = self._environment
         try:
             try:
@@ -179,7 +234,13 @@ class LmdbEngine:
             # A finished reader is kept for the next one: its slot need not be found again.
             max_spare_txns=4,
         )
-        self.used_bytes = _used_bytes(environment)
+        for name in dict.fromkeys([*_table_names(environment), *self._tables]):
+            database = environment.open_db(name.encode())
+            if (table := self._tables.get(name)) is None:
+                self._tables[name] = LmdbTable(self, name, database)
+            else:
+                table.database = database
+        self._measure(environment)
         if is_new:
             for directory in (self.path, self.path.parent):
                 sync_directory(directory)
@@ -199,12 +260,10 @@ class LmdbEngine:
                 self._environment = self._open()
             except OSError as error:
                 raise storage_error(error, self.path) from error
-            for name, table in self._tables.items():
-                table.database = self._environment.open_db(name.encode())
             self._lost = False
         _log.warning("lmdb.reopened", path=self.path)
 
-    def _commit_group(self, batches: list[_Batch]) -> list[bool | Exception]:
+    def _commit_group(self, batches: list[_Item]) -> list[Any]:
         with self._in_use:
             try:
                 return self._commit(batches)
@@ -213,20 +272,34 @@ class LmdbEngine:
                     return [error]
             return [self._commit_alone(batch) for batch in batches]
 
-    def _commit_alone(self, batch: _Batch) -> bool | Exception:
+    def _commit_alone(self, batch: _Item) -> Any:
         try:
             return self._commit([batch])[0]
         except Exception as error:
             return error
 
-    def _commit(self, batches: list[_Batch]) -> list[bool | Exception]:
+    def _commit(self, batches: list[_Item]) -> list[Any]:
         with self._environment.begin(write=True) as transaction:
-            outcomes: list[bool | Exception] = [batch.make(transaction) for batch in batches]
+            outcomes = [batch.make(transaction) for batch in batches]
             step("lmdb-changes-made")
         self.commits += 1
-        self.used_bytes = _used_bytes(self._environment)
+        # It is committed, whatever comes of measuring: the figures of before do until the next one.
+        with contextlib.suppress(lmdb.Error):
+            self._measure(self._environment)
         step("lmdb-committed")
         return outcomes
+
+    def _measure(self, environment: lmdb.Environment) -> None:
+        with environment.begin() as transaction:
+            page = environment.stat()["psize"]
+            # Two pages say which commit is the current one.
+            pages = 2 + _pages(environment.stat())
+            for table in list(self._tables.values()):
+                pages += _pages(transaction.stat(table.database))
+            self.used_bytes = (environment.info()["last_pgno"] + 1) * page
+            self.live_bytes = min(pages * page, self.used_bytes)
+            for measure in self._measures:
+                measure(transaction)
 
     def translated(self, error: lmdb.Error) -> StoreError:
         code = getattr(error, "code", 0)
@@ -353,5 +426,11 @@ class LmdbTable(KeyValue):
         return part
 
 
-def _used_bytes(environment: lmdb.Environment) -> int:
-    return (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+def _pages(stat: Any) -> int:
+    pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return pages
+
+
+def _table_names(environment: lmdb.Environment) -> list[str]:
+    with environment.begin() as transaction, transaction.cursor() as cursor:
+        return [key.decode() for key in cursor.iternext(keys=True, values=False)]

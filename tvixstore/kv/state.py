@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-VERSION = 1
+VERSION = 2
+# Written by versions that did not count references; `outdated` says so.
+_BEFORE = 1
 _FORMAT = "tvixstore state, version "
 # Wide enough for any pid, so that writing it never needs a block that a full disk has not.
 _PID_WIDTH = 20
@@ -45,6 +47,8 @@ class StateDirectory:
         self.chunks = path / "chunks"
         self.spool = path / "spool"
         self._lock: int | None = None
+        # Whether what is inside has to be brought to this version, before `is_current` is called.
+        self.outdated = False
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
@@ -116,12 +120,18 @@ class StateDirectory:
         except FileNotFoundError:
             self._write_format(path)
             return
-        if text != f"{_FORMAT}{VERSION}":
+        self.outdated = text == f"{_FORMAT}{_BEFORE}"
+        if text != f"{_FORMAT}{VERSION}" and not self.outdated:
             raise ConfigError(
                 f"state directory {self.path} was written by another version: {path} says "
                 f"{text!r}, this one reads {f'{_FORMAT}{VERSION}'!r}: run the version that wrote "
                 "it, or name an empty directory (it fills again from the substituters)"
             )
+
+    def is_current(self) -> None:
+        """What is inside has been brought to this version: from now on older ones refuse it."""
+        self._write_version(self.path / "format")
+        self.outdated = False
 
     def _write_format(self, path: Path) -> None:
         left = [place for place in (self.index, self.chunks) if place.exists()]
@@ -130,6 +140,9 @@ class StateDirectory:
                 f"state directory {self.path} has {left[0].name}/ but no format file: "
                 "it is not ours, or damaged: name an empty directory"
             )
+        self._write_version(path)
+
+    def _write_version(self, path: Path) -> None:
         new = path.with_name("format.new")
         with new.open("w") as file:
             file.write(f"{_FORMAT}{VERSION}\n")

@@ -24,13 +24,20 @@ Step = Literal[
     "chunks-indexed",
     "blob-listed",
 ]
+EvictionStep = Literal[
+    # Eviction: path infos are deleted, objects are, within the transaction; their files are.
+    "paths-evicted",
+    "objects-freed",
+    "chunk-files-unlinked",
+]
 STEPS: tuple[Step, ...] = get_args(Step)
+EVICTION_STEPS: tuple[EvictionStep, ...] = get_args(EvictionStep)
 
 _KILL_AT, _, _COUNT = os.environ.get("TVIXSTORE_KILL_AT", "").partition(":")
 _left = int(_COUNT or 1)
 
 
-def step(name: Step) -> None:
+def step(name: Step | EvictionStep) -> None:
     """Marks a step of writing; kills the process if a crash test asked for this one."""
     global _left
     if name == _KILL_AT:

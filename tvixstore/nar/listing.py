@@ -34,6 +34,11 @@ async def listing(content: Content, node: Node) -> bytes:
     Raises `Unsupported` for names and targets that are not UTF-8, `Incomplete` if a Directory is
     missing, `InvalidData` if the tree is too deep.
     """
+    async with content.keeping(node):
+        return await _listing(content, node)
+
+
+async def _listing(content: Content, node: Node) -> bytes:
     writer = _ListingWriter()
     turns = Turns()
     offset = 0

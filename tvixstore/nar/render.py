@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tvixstore.castore import EMPTY_DIGEST, DirectoryNode, Entry, FileNode, Node, SymlinkNode
 from tvixstore.errors import CorruptData, Incomplete
+from tvixstore.kv import Hold
 from tvixstore.nar.sizes import check_level, fetch_directory, node_size
 from tvixstore.nar.turns import Turns
 from tvixstore.nar.writer import (
@@ -34,6 +35,7 @@ _ENDLESS = 2**64
 def render(content: Content, node: Node, offset: int = 0, length: int | None = None) -> ByteStream:
     """`node`'s NAR from `offset`, at most `length` bytes of it; past its end, an empty stream.
 
+    From its first piece on the tree is held, until the stream is closed or at its end.
     The stream breaks with `Incomplete`, which names the digest, where a blob or a Directory is
     missing; with `CorruptData` where a file has another size than its blob; and with `InvalidData`
     where the tree is deeper than a NAR can be.
@@ -54,6 +56,9 @@ class _LargeFile:
 class _NarStream(ByteStream):
     def __init__(self, content: Content, root: Node, offset: int, length: int) -> None:
         self._content = content
+        self._root = root
+        self._hold: Hold | None = None
+        self._begun = False
         self._turns = Turns()
         # How many bytes are still to be left out, and how many then to be handed out.
         self._skip = offset
@@ -69,6 +74,9 @@ class _NarStream(ByteStream):
         self._file: _LargeFile | None = None
 
     async def __anext__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            self._hold = await self._content.hold(self._root)
         while self._held < self._enough and await self._step():
             await self._turns.take()
         if self._held and self._left:
@@ -78,8 +86,13 @@ class _NarStream(ByteStream):
 
     async def aclose(self) -> None:
         self._left = self._enough = 0
-        if self._file is not None:
-            await self._file.stream.aclose()
+        self._begun = True
+        try:
+            if self._file is not None:
+                await self._file.stream.aclose()
+        finally:
+            if self._hold is not None:
+                self._hold.release()
 
     def _take_piece(self) -> bytes:
         parts = self._parts

@@ -1,5 +1,6 @@
 """Path infos: what is known of store paths, and everywhere that it can be kept or asked for."""
 
+from tvixstore.pathinfo.access import LastAccess
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.pathinfo.countersigning import CountersigningPathInfoService
@@ -30,6 +31,7 @@ __all__ = [
     "CountersigningPathInfoService",
     "Description",
     "FallbackPathInfoService",
+    "LastAccess",
     "LocalPathInfoService",
     "LruPathInfoService",
     "MemoryPathInfoService",

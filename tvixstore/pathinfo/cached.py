@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from tvixstore.errors import CorruptData, Incomplete, StoreError, Unavailable
@@ -113,6 +114,11 @@ class CachedPathInfoService(PathInfoService):
         await self._fetching.aclose()
 
     async def _fetch(self, path_hash: bytes) -> PathInfo | None:
+        # The content that comes with it stays until near refers to it.
+        with nullcontext() if self.content is None else self.content.session():
+            return await self._fetch_into_near(path_hash)
+
+    async def _fetch_into_near(self, path_hash: bytes) -> PathInfo | None:
         info = await self.far.get(path_hash)
         if info is None:
             return None

@@ -8,16 +8,18 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from tvixstore.errors import CorruptData, InvalidData
-from tvixstore.kv import KeyValue
+from tvixstore.kv import KeyValue, References, key_of
+from tvixstore.kv.held import HeldStream
 from tvixstore.log import Logger
 from tvixstore.nix import KeyRing, nixbase32
 from tvixstore.pathinfo.access import LastAccess
 from tvixstore.pathinfo.audit import PathInfoAudit
 from tvixstore.pathinfo.codec import decode_record, encode_record
-from tvixstore.pathinfo.info import PathInfo
+from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.merge import merge
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.lru import Lru
+from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
 
 if TYPE_CHECKING:
@@ -37,20 +39,22 @@ _LOCKS = 64
 class LocalPathInfoService(PathInfoService):
     """A codec over `table`; `keys` are trusted when two path infos for one path contradict.
 
-    The very same object is handed out as long as its row stays the same. Reads are recorded in the
-    table `access`, if there is one; `aclose` writes what still waits to go there.
+    The very same object is handed out as long as its row stays the same. Reads are recorded in
+    `access`, if there is one; `aclose` writes what still waits to go there. With `references`,
+    whose table `pathinfos` then is `table`, what is put counts as referring to its tree, and a NAR
+    that is being read is held.
     """
 
     table: KeyValue
     content: Content | None = field(default=None, repr=False)
     _: KW_ONLY
-    access: KeyValue | None = field(default=None, repr=False)
+    access: LastAccess | None = field(default=None, repr=False)
+    references: References | None = field(default=None, repr=False)
     keys: KeyRing | None = field(default=None, repr=False)
     # Rows found that were not a record of their key's path.
     corrupt: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.last_access = None if self.access is None else LastAccess(self.access)
         # The record beside what it decodes to: an entry counts only while the table agrees.
         self._decoded: Lru[bytes, tuple[bytes, PathInfo]] = Lru(_DECODED)
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
@@ -66,8 +70,8 @@ class LocalPathInfoService(PathInfoService):
             raise CorruptData(
                 f"path info of {nixbase32.encode(path_hash)} is corrupt on disk: {error}"
             ) from error
-        if self.last_access is not None:
-            self.last_access.record(path_hash)
+        if self.access is not None:
+            self.access.record(path_hash)
         return info
 
     async def put(self, info: PathInfo) -> PathInfo:
@@ -83,11 +87,30 @@ class LocalPathInfoService(PathInfoService):
                     self._count_corrupt(key, error)
             record = encode_record(merge(old, info, self.keys))
             stored = self._decode(key, record)
-            if record != before:
-                await self.table.apply([(key, record)])
-        if self.last_access is not None:
-            self.last_access.record(key)
+            await self._write(key, record, before, stored)
         return stored
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int = 0,
+        length: int | None = None,
+        into: PathInfoService | None = None,
+    ) -> ByteStream | None:
+        info = await self.get(description.store_path.hash)
+        if info is None or self.references is None or (key := key_of(info.node)) is None:
+            return await super().open_nar(description, offset, length)
+        hold = await self.references.holds.hold(key)
+        try:
+            # Only what is found now stays: it may have been evicted before it was held.
+            stream = await super().open_nar(description, offset, length)
+        except BaseException:
+            hold.release()
+            raise
+        if stream is None:
+            hold.release()
+            return None
+        return HeldStream(stream, hold)
 
     async def list(self) -> AsyncGenerator[PathInfo, None]:
         after: bytes | None = None
@@ -109,6 +132,8 @@ class LocalPathInfoService(PathInfoService):
     async def drop(self, path_hash: bytes, record: bytes) -> bool:
         """Makes a path absent of which `record` is still what is kept."""
         async with self._lock(path_hash):
+            if self.references is not None:
+                return await self.references.drop_root("pathinfos", path_hash, record)
             if await self.table.get(path_hash) != record:
                 return False
             await self.table.apply([(path_hash, None)])
@@ -116,8 +141,21 @@ class LocalPathInfoService(PathInfoService):
 
     async def aclose(self) -> None:
         """Writes the reads that wait to be recorded."""
-        if self.last_access is not None:
-            await self.last_access.aclose()
+        if self.access is not None:
+            await self.access.aclose()
+
+    async def _write(
+        self, key: bytes, record: bytes, before: bytes | None, stored: PathInfo
+    ) -> None:
+        if self.references is None:
+            if record != before:
+                await self.table.apply([(key, record)])
+            if self.access is not None:
+                self.access.record(key)
+            return
+        # Also where nothing changes: it may have been evicted since it was read.
+        also = [] if self.access is None else [("access", (key, self.access.row(key)))]
+        await self.references.put_root("pathinfos", key, record, stored.node, also)
 
     def _decode(self, path_hash: bytes, record: bytes) -> PathInfo:
         known = self._decoded.get(path_hash)

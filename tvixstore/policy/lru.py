@@ -28,6 +28,11 @@ class Lru(Generic[Key, Value]):
         self._entries.move_to_end(key)
         return entry[0]
 
+    def peek(self, key: Key) -> Value | None:
+        """The value or `None`; that does not count as using it."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry[0]
+
     def values(self) -> list[Value]:
         """All of them, the one used longest ago first; that does not count as using them."""
         return [value for value, _ in self._entries.values()]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tvixstore.castore import Node
+    from tvixstore.kv import Hold
     from tvixstore.metrics import Metrics
     from tvixstore.nix import StorePath
     from tvixstore.pathinfo.nix.job import Job, Key
@@ -87,6 +88,8 @@ class Fill:
         # Whether it is known that the content is in, or will not be.
         self._decided = asyncio.Event()
         self._waiting = 0
+        # Of the content that came in, for those who wait for it.
+        self._hold: Hold | None = None
         self._downloading = True
         self._timer: asyncio.TimerHandle | None = None
         if not keep:
@@ -102,9 +105,13 @@ class Fill:
         self._waiting += 1
         try:
             await self._decided.wait()
+            if self.node is not None:
+                # Whoever waited for it is going to refer to it.
+                await self.job.content.take(self.node)
         finally:
             self._waiting -= 1
             self.check_idle()
+            self._let_go()
         if self.node is not None:
             return self.node
         if self.error is not None:
@@ -129,6 +136,11 @@ class Fill:
             # Ending takes a while, and whoever comes meanwhile must not join what is ending.
             self._table.forget(self)
             self.task.cancel()
+
+    def _let_go(self) -> None:
+        """Holds the content no longer than until all who waited for it hold it themselves."""
+        if self._hold is not None and not self._waiting and self._decided.is_set():
+            self._hold.release()
 
     def _will_not_keep(self) -> None:
         """The spool only passes. Who waits for the content does not read, and so would wait, with
@@ -160,6 +172,7 @@ class Fill:
             self._table.forget(self)
             self._table.metrics.fills.labels(outcome).inc()
             self._decided.set()
+            self._let_go()
             await self.spool.release()
 
     @property
@@ -187,6 +200,10 @@ class Fill:
     async def _ingest(self) -> str:
         if self.spool.passing:
             return "passed"
+        with self.job.content.session():
+            return await self._keep()
+
+    async def _keep(self) -> str:
         try:
             async with self._table.turn_to_ingest(self.job), self.spool.open_reader() as reader:
                 self.node = await nar.ingest(
@@ -203,6 +220,7 @@ class Fill:
             self._not_kept = str(error)
             self._table.not_kept(self.job, error)
             return "passed"
+        self._hold = await self.job.content.hold(self.node)
         # More may ask for it meanwhile, so the table of takers is looked at anew each time.
         while self._into:
             (service, _), description = self._into.popitem()

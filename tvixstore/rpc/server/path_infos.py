@@ -29,6 +29,11 @@ class PathInfoHandlers:
         return info
 
     async def put(self, info: PathInfo) -> PathInfo:
+        # What is found here is still here when the path info refers to it.
+        async with self.content.keeping(info.node):
+            return await self._put(info)
+
+    async def _put(self, info: PathInfo) -> PathInfo:
         try:
             await self._look_for_root(info.node)
             nar = await self.nars.of(info.node)
