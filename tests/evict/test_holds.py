@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from tests.evict.stores import LocalStore, open_store
 from tests.nar.trees import File, Tree
@@ -15,6 +14,9 @@ from tvixstore.castore import DirectoryNode
 from tvixstore.kv import Holds
 from tvixstore.kv.holds import GENERATION
 from tvixstore.kv.lmdb import Transaction
+
+if TYPE_CHECKING:
+    import pytest
 
 TREE: Tree = {b"a": {b"b": File(b"contents" * 20_000)}, b"c": File(b"small")}
 
