@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bench import (
     copy,
+    eviction,
     grpc_calls,
     memory,
     nar_large,
@@ -41,6 +42,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "small-paths": small_paths.measure,
     "grpc": grpc_calls.measure,
     "copy": copy.measure,
+    "eviction": eviction.measure,
     "memory": memory.measure,
 }
 _RESULTS = Path(__file__).parent / "results"

@@ -129,13 +129,15 @@ class Composition:
             nars = builder.nars()
             sizes = SizeRule(config.daemon.directory_sizes)
             required = config.daemon.require_signature
-            uploads = Uploads(_table(engine, "uploads"))
+            # What was uploaded, and extras, have content that no path refers to.
+            roots = None if store is None else store.references
+            uploads = Uploads(_table(engine, "uploads"), roots)
             inbox = Inbox(
                 Receiver(content, pools, spool, sizes),
                 uploads,
                 KeyRing(required) if required else None,
             )
-            extras = make_extras(builder, _table(engine, "extras"))
+            extras = make_extras(builder, _table(engine, "extras"), roots)
             upkeep = None if store is None else _upkeep(builder, path_infos, store)
             for peer in builder.connecting:
                 await peer.connect()

@@ -19,6 +19,7 @@ from tvixstore.compose.nodes import (
 from tvixstore.extras import CachedExtras, ExtrasSource, LocalExtras, SubstitutedExtras
 from tvixstore.kv import KeyValue
 from tvixstore.nix import KeyRing
+from tvixstore.pathinfo.root_rows import Roots
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.retry import Retry
 
@@ -35,13 +36,13 @@ class _Policies:
     optional: bool = False
 
 
-def make_extras(builder: Builder, table: KeyValue) -> CachedExtras:
-    """`table` in front of the `nix` nodes below the root, whose services are built already."""
+def make_extras(builder: Builder, table: KeyValue, roots: Roots | None) -> CachedExtras:
+    """`table`, whose rows `roots` counts, in front of the `nix` nodes below the root, whose services are built already."""
     daemon = builder.daemon
     far = SubstitutedExtras(
         _Sources(builder).below(ROOT, _Policies()), daemon.negative_ttl, daemon.lookup_timeout
     )
-    extras = CachedExtras(LocalExtras(table, builder.content().blobs), far)
+    extras = CachedExtras(LocalExtras(table, builder.content().blobs, roots), far)
     builder.closing_services.push_async_callback(extras.aclose)
     return extras
 

@@ -49,14 +49,16 @@ async def put_nar(call: Call, name: str) -> Answer:
         raise InvalidData(f"the name of a NAR has at most {MAX_NAME} bytes")
     incoming, inbox = call.incoming, call.inbox
     encodings = incoming.encodings
-    async with aclosing(incoming.pieces()) as pieces:
-        upload = await inbox.receiver.receive(pieces, name, encodings)
-    named = hash_in(name)
-    if named is not None and named != upload.file_sha256:
-        raise InvalidData(
-            f"{name} is called by another hash than its own, sha256:{upload.file_sha256.hex()}"
-        )
-    await inbox.uploads.add(name, upload)
+    # What it is made of stays until its row refers to it.
+    with inbox.receiver.content.session():
+        async with aclosing(incoming.pieces()) as pieces:
+            upload = await inbox.receiver.receive(pieces, name, encodings)
+        named = hash_in(name)
+        if named is not None and named != upload.file_sha256:
+            raise InvalidData(
+                f"{name} is called by another hash than its own, sha256:{upload.file_sha256.hex()}"
+            )
+        await inbox.uploads.add(name, upload)
     return stored(f"a NAR of {upload.nar_size} bytes; its narinfo is expected within a day")
 
 
