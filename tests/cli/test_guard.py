@@ -96,6 +96,12 @@ async def test_a_certificate_is_renewed_under_open_connections(
             assert await asked() == 200
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await daemon.get("/healthz")
+        # Whoever does not speak TLS is hung up on, which nobody needs to read about.
+        reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"alive" not in await reader.read()
+        writer.close()
+        await writer.wait_closed()
         daemon.tls = trusting(other)
         assert (await daemon.get("/healthz")).status == 200
 
@@ -138,6 +144,7 @@ def test_it_does_not_start_with_what_it_cannot_use(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.may_leave("threads", "files")
 async def test_two_daemons_meet_over_tls_with_a_token(tmp_path: Path, authority: Authority) -> None:
     far_folder, near_folder = tmp_path / "far", tmp_path / "near"
     far_folder.mkdir()
@@ -153,6 +160,11 @@ async def test_two_daemons_meet_over_tls_with_a_token(tmp_path: Path, authority:
     own = authority.issue(tmp_path / "own.pem")
     far = ComposedDaemon(far_folder, local_store(), settings)
     async with far:
+        credentials = grpc.ssl_channel_credentials(authority.ca_file.read_bytes())
+        async with google_client(far.grpc.removeprefix("https://"), credentials=credentials) as one:
+            # It has no certificate.
+            answer = await one.call("grpc.health.v1.Health/Check", b"", timeout=20)
+            assert answer.status is grpc.StatusCode.UNAVAILABLE
         url = [str(event["grpc"]) for event in far.events("listening") if "grpc" in event][0]
         assert url.startswith("grpc+https://127.0.0.1:")
         keys = {
