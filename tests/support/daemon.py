@@ -228,8 +228,12 @@ class Daemon:
             return Answer(response.status, response.headers, await response.read())
 
     def session(self) -> aiohttp.ClientSession:
-        """For several requests, or some that are not read to their end."""
-        return aiohttp.ClientSession(self.url, auto_decompress=False)
+        """For several requests, or some that are not read to their end.
+
+        Like Nix it asks for no coding, which aiohttp would do by itself.
+        """
+        plain = {"Accept-Encoding": "identity"}
+        return aiohttp.ClientSession(self.url, headers=plain, auto_decompress=False)
 
     async def nar_target(self, digits: str) -> str:
         """Where its narinfo of that path says that the NAR is."""
