@@ -101,7 +101,7 @@ base_url = "http://unreached.invalid"
 async def classes_of(text: str, folder: Path) -> list[list[ExtrasSource]]:
     async with building(text, folder) as builder:
         builder.path_infos(ROOT)
-        extras = make_extras(builder, MemoryKeyValue())
+        extras = make_extras(builder, MemoryKeyValue(), None)
         return [list(members) for members in extras.far.classes]
 
 
@@ -118,7 +118,7 @@ async def test_substituters_keep_their_order_and_their_guards(tmp_path: Path) ->
 async def test_the_breaker_is_that_of_its_narinfos(tmp_path: Path) -> None:
     async with building(SHORT, tmp_path) as builder:
         builder.path_infos(ROOT)
-        extras = make_extras(builder, MemoryKeyValue())
+        extras = make_extras(builder, MemoryKeyValue(), None)
         guards = [source.breaker for members in extras.far.classes for source in members]
         assert guards == [builder.breakers[f"{name}/breaker"] for name in ("one", "two", "slow")]
 

@@ -192,7 +192,7 @@ async def test_a_prefix_stripping_reverse_proxy_may_stand_in_front(
         serve(upstream, path)
         async with (
             Daemon(tmp_path / "tvix", [substituter(upstream.url, upstreams.key)]) as daemon,
-            ClientSession(daemon.url, auto_decompress=False) as session,
+            daemon.session() as session,
         ):
 
             async def strip(request: web.BaseRequest) -> web.Response:

@@ -55,5 +55,5 @@ def test_the_long_form_that_is_explained_loads() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", text, re.S)
     config = load_text(example, "composition.md", Path("/etc"), {})
     assert [warning.section for warning in lint(config)] == []
-    explained = set(re.findall(r"^\| `([a-z]+)` \| [bdp]", text, re.M)) | {"combined"}
+    explained = set(re.findall(r"^\| `([a-z-]+)` \| [bdp]", text, re.M)) | {"combined"}
     assert explained == {name for kind in KINDS for name in NODE_TYPES[kind]}

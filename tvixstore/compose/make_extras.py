@@ -37,7 +37,9 @@ class _Policies:
 
 
 def make_extras(builder: Builder, table: KeyValue, roots: Roots | None) -> CachedExtras:
-    """`table`, whose rows `roots` counts, in front of the `nix` nodes below the root, whose services are built already."""
+    """`table`, whose rows `roots` counts, in front of the `nix` nodes below the root, whose
+    services are built already.
+    """
     daemon = builder.daemon
     far = SubstitutedExtras(
         _Sources(builder).below(ROOT, _Policies()), daemon.negative_ttl, daemon.lookup_timeout
