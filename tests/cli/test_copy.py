@@ -21,7 +21,8 @@ from tvixstore.cli.app import app
 from tvixstore.nix import nixbase32
 
 KEY = secret_key("cache-1")
-LEAF = make_path("leaf", KEY, size=300_000)
+# Longer than what is held in memory of one that is on its way.
+LEAF = make_path("leaf", KEY, size=6_000_000)
 TOP = make_path("top", KEY, references=[LEAF.narinfo.store_path])
 KEYS = ("--public-keys", str(KEY.public_key))
 STRANGERS = ("--public-keys", str(secret_key("stranger-1").public_key))
@@ -57,7 +58,7 @@ async def test_elsewhere_than_on_a_terminal_it_prints_a_line_a_path(
     *lines, last = done.err.splitlines()
     assert lines == [f"copied {path.store_path} ({len(path.nar)} bytes)" for path in (LEAF, TOP)]
     size = len(LEAF.nar) + len(TOP.nar)
-    assert last.startswith(f"2 copied, 0 were there: {size / 1000:.1f} kB of NARs, ")
+    assert last.startswith(f"2 copied, 0 were there: {size / 1e6:.1f} MB of NARs, ")
     quiet = await copy(cache, tmp_path, *KEYS, "--quiet", TOP.digits)
     assert quiet == Done(0, "", "")
 
@@ -217,7 +218,7 @@ async def test_info_of_a_composition_tells_of_content_and_root(tmp_path: Path, c
     (told,) = json.loads(done.out)
     assert told["content"] is True
     assert told["root"]["type"] == "file"
-    assert told["root"]["size"] == 300_000
+    assert told["root"]["size"] == 6_000_000
 
 
 async def test_being_interrupted_exits_with_130(tmp_path: Path, cache: str) -> None:

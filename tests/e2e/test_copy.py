@@ -16,7 +16,8 @@ from tests.support.caches import assert_same_tree
 from tests.support.command import begin, finish, tvix_store
 from tests.support.composed import ComposedDaemon, local_store
 from tests.support.put_server import PutServer
-from tvixstore.cli.clients import DaemonPlace, open_client
+from tvixstore.cli.clients import open_client
+from tvixstore.cli.places import DaemonPlace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

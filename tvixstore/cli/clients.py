@@ -1,30 +1,20 @@
-"""What commands work on: a daemon that they connect to, or a composition that they open themselves.
+"""The stores that commands work on: a daemon that they connect to, or a composition of their own.
 
-    async with open_client(default_place(None)) as client:
-        await client.store.path_infos.describe(path_hash)
-
-A command runs in `run`, which ends the process with the exit code that an error has.
+async with open_client(default_place(None)) as client:
+    await client.store.path_infos.describe(path_hash)
 """
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
-from tvixstore.cli.app import FAILED, INTERRUPTED, PROGRAM
-from tvixstore.cli.find import find, load
-from tvixstore.errors import ConfigError, CorruptData, StateInUse, StoreError, Unavailable
-from tvixstore.log import redact
+from tvixstore.cli.places import ComposePlace, DaemonPlace, daemon_url
+from tvixstore.errors import ConfigError, StateInUse
 
 if TYPE_CHECKING:
     from tvixstore.compose import Config
@@ -37,13 +27,6 @@ if TYPE_CHECKING:
     from tvixstore.rpc.client import Peer
     from tvixstore.tree import Content
 
-ABSENT: Final = 3
-UNKNOWN: Final = 4
-CORRUPT: Final = 5
-
-# What a daemon's address means to those who connect to it, if it is everybody's.
-_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -55,89 +38,6 @@ class Credentials:
 
 
 NO_CREDENTIALS: Final = Credentials()
-
-
-@dataclass(frozen=True, slots=True)
-class DaemonPlace:
-    """A daemon that answers gRPC: ours, tvix's or snix's."""
-
-    url: str
-
-    def __str__(self) -> str:
-        return redact(self.url)
-
-
-@dataclass(frozen=True, slots=True)
-class ComposePlace:
-    """A composition that the command opens itself."""
-
-    config: Config
-
-    def __str__(self) -> str:
-        return self.config.name
-
-
-@dataclass(frozen=True, slots=True)
-class CachePlace:
-    """A binary cache; `public_keys` are those that its URL names."""
-
-    url: str
-    public_keys: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return redact(self.url)
-
-
-Place = DaemonPlace | ComposePlace | CachePlace
-
-
-def parse_place(text: str) -> Place:
-    """What `--from` and `--to` name. Raises `ConfigError`, saying what would be right."""
-    from tvixstore.compose.urls import table_of_url
-    from tvixstore.rpc.client.address import Target
-
-    scheme, separator, _ = text.partition("://")
-    scheme = scheme.lower()
-    if not separator:
-        return ComposePlace(load(Path(text)))
-    if scheme.startswith("grpc+"):
-        Target.parse(text)
-        return DaemonPlace(text)
-    if scheme in ("http", "https", "file"):
-        return CachePlace(text)
-    if scheme in ("nix+http", "nix+https"):
-        try:
-            table: dict[str, Any] = table_of_url("path_infos", text)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        return CachePlace(table["base_url"], tuple(table.get("public_keys", ())))
-    raise ConfigError(
-        f"{redact(text)!r} cannot be copied from or to: write grpc+http://HOST:PORT, "
-        "grpc+https://…, grpc+unix:///PATH, http(s)://HOST/…, file:///FOLDER or the path of a "
-        "compose file, which can have every other service"
-    )
-
-
-def default_place(compose: Path | None) -> DaemonPlace | ComposePlace:
-    """The composition in `compose`; without one, the daemon of the file that is found."""
-    if compose is not None:
-        return ComposePlace(load(compose))
-    return DaemonPlace(daemon_url(load(find(None))))
-
-
-def daemon_url(config: Config) -> str:
-    """Where the daemon that runs on `config` answers gRPC. Raises `ConfigError` if nowhere."""
-    address = config.daemon.grpc
-    if address.kind == "unix":
-        return f"grpc+unix://{address.path}"
-    if address.kind == "off" or address.port == 0:
-        raise ConfigError(
-            f'{config.name}: [daemon]: grpc = "{address}" is no address to connect to: name the '
-            "daemon, or with --compose FILE work on the composition without one"
-        )
-    host = _ANY.get(address.host, address.host)
-    scheme = "grpc+http" if config.daemon.tls_cert is None else "grpc+https"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,64 +163,3 @@ class _KeepsNothing:
 
     def failed(self, size: int, reason: str) -> None:
         raise AssertionError("nothing is written, so nothing fails to be")
-
-
-def exit_code(error: StoreError) -> int:
-    """What a command ends with when `error` ended it."""
-    from tvixstore.transfer import AbsentPath
-
-    codes: dict[type[StoreError], int] = {
-        AbsentPath: ABSENT,
-        Unavailable: UNKNOWN,
-        CorruptData: CORRUPT,
-    }
-    return next((codes[kind] for kind in type(error).__mro__ if kind in codes), FAILED)
-
-
-def say(error: StoreError) -> None:
-    """Tells of it on standard error, a line each."""
-    for line in redact(str(error)).splitlines():
-        typer.echo(f"{PROGRAM}: {line}", err=True)
-
-
-def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
-    """Runs `command` in a loop of its own, and ends the process with the exit code it returns.
-
-    SIGINT and SIGTERM cancel it, and the process ends with 130 when it has put its things away; the
-    second one ends it at once.
-    """
-    from tvixstore.cli.daemon import leave, loop_factory
-    from tvixstore.log import configure
-
-    configure("error")
-    gc.freeze()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(_until_signalled(command))
-    sys.stdout.flush()
-    leave(code)
-
-
-async def _until_signalled(command: Callable[[], Awaitable[int]]) -> int:
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(command())
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def signalled() -> None:
-        task.cancel()
-        for number in signals:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in signals:
-        loop.add_signal_handler(number, signalled)
-    try:
-        return await task
-    except StoreError as error:
-        say(error)
-        return exit_code(error)
-    except asyncio.CancelledError:
-        typer.echo(f"{PROGRAM}: interrupted", err=True)
-        return INTERRUPTED
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)

@@ -14,8 +14,8 @@ from tvixstore.cli.app import ComposeOption
 from tvixstore.errors import InvalidData, StoreError
 
 if TYPE_CHECKING:
-    from tvixstore.cli.clients import Place
     from tvixstore.cli.ends import CopySettings
+    from tvixstore.cli.places import Place
     from tvixstore.nix import PublicKey
     from tvixstore.transfer import Report, Wanted
 
@@ -135,8 +135,10 @@ def copy(
         raise typer.BadParameter("name --from or --to, or both")
     keys = _parse_keys(public_keys or ())
     wanted = _wanted(paths or [], closure_info)
-    from tvixstore.cli.clients import Credentials, default_place, parse_place, run
+    from tvixstore.cli.clients import Credentials
     from tvixstore.cli.ends import CopySettings, trust_for
+    from tvixstore.cli.places import default_place, parse_place
+    from tvixstore.cli.running import run
 
     origin = default_place(compose) if source is None else parse_place(source)
     settings = CopySettings(

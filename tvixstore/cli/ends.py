@@ -11,16 +11,9 @@ from urllib.parse import urlsplit
 
 from tvixstore.blob import MemoryBlobService
 from tvixstore.castore import SizeRule
-from tvixstore.cli.clients import (
-    CachePlace,
-    ComposePlace,
-    Credentials,
-    Place,
-    Workshop,
-    open_client,
-    open_workshop,
-)
+from tvixstore.cli.clients import Credentials, Workshop, open_client, open_workshop
 from tvixstore.cli.find import find, load
+from tvixstore.cli.places import CachePlace, ComposePlace, Place
 from tvixstore.directory import MemoryDirectoryService
 from tvixstore.errors import ConfigError
 from tvixstore.kv import MemoryKeyValue

@@ -17,7 +17,8 @@ from tvixstore.errors import InvalidData
 
 if TYPE_CHECKING:
     from tvixstore.castore import Node
-    from tvixstore.cli.clients import Credentials, Place
+    from tvixstore.cli.clients import Credentials
+    from tvixstore.cli.places import Place
     from tvixstore.pathinfo import Description, PathInfoService
     from tvixstore.transfer import Wanted
     from tvixstore.tree import Content
@@ -54,7 +55,9 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say what is known of store paths. Downloads nothing."""
-    from tvixstore.cli.clients import Credentials, default_place, parse_place, run
+    from tvixstore.cli.clients import Credentials
+    from tvixstore.cli.places import default_place, parse_place
+    from tvixstore.cli.running import run
     from tvixstore.transfer import parse_wanted
 
     try:
@@ -81,7 +84,7 @@ async def _tell(
     as_json: bool,
 ) -> int:
     """Tells of those that are there; the exit code says whether all were."""
-    from tvixstore.cli.clients import ABSENT
+    from tvixstore.cli.running import ABSENT
     from tvixstore.transfer import plan
 
     found: list[dict[str, Any]] = []
@@ -109,8 +112,9 @@ async def _tell(
 async def _open(
     place: Place, credentials: Credentials
 ) -> AsyncIterator[tuple[PathInfoService, Content | None]]:
-    from tvixstore.cli.clients import CachePlace, open_client
+    from tvixstore.cli.clients import open_client
     from tvixstore.cli.ends import open_cache
+    from tvixstore.cli.places import CachePlace
 
     if isinstance(place, CachePlace):
         async with open_cache(place, credentials) as path_infos:

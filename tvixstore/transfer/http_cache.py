@@ -27,6 +27,9 @@ _WRITTEN: Final = frozenset({200, 201, 202, 204})
 _DENIED: Final = frozenset({401, 403, 407})
 _NOT_WRITABLE: Final = frozenset({405, 501})
 
+# A bucket without the right to list says 403 of what is not there; and not all know HEAD.
+_NOT_SEEN: Final = ABSENT | {403} | _NOT_WRITABLE
+
 Body = Callable[[], AsyncGenerator[bytes, None]]
 
 
@@ -99,9 +102,8 @@ class HttpCache(BinaryCache):
 
         async def look(answer: Answer) -> None:
             nonlocal found
-            # A bucket without the right to list says 403 of what is not there.
             found = answer.status in (200, 204)
-            if not found and answer.status != 403 and answer.status not in ABSENT:
+            if not found and answer.status not in _NOT_SEEN:
                 raise self._refusal(answer)
 
         await _RETRY.run(lambda: self._send("HEAD", name, look))

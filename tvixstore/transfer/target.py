@@ -57,7 +57,7 @@ class StoreTarget(Target):
     # What checks here that roots are of the NARs that they are said to be of; `None` leaves it to
     # whoever is behind `path_infos`, as daemons do it.
     nars: NarIdentities | None = None
-    _copiers: dict[int, ContentCopier] = field(default_factory=dict, init=False)
+    _copiers: dict[Content, ContentCopier] = field(default_factory=dict, init=False)
 
     async def find(self, path_hash: bytes) -> Description | None:
         try:
@@ -89,7 +89,7 @@ class StoreTarget(Target):
         return publish
 
     def _copier(self, source: Source) -> ContentCopier:
-        return self._copiers.setdefault(id(source), ContentCopier(source.content, self.content))
+        return self._copiers.setdefault(source.content, ContentCopier(source.content, self.content))
 
     async def _check(self, info: PathInfo) -> None:
         if self.nars is None:

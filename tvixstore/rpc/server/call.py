@@ -122,6 +122,11 @@ class Call(Generic[Request, Reply]):
         except (ProtocolError, ConnectionError) as error:
             # The stream is closed already: the client has just left, and nobody reads this.
             raise Refusal(Status.CANCELLED, str(error)) from error
+        except RuntimeError as error:
+            # What uvloop says of a connection that was lost a moment ago, to whoever writes on.
+            if not self._stream._stream._transport.is_closing():
+                raise
+            raise Refusal(Status.CANCELLED, str(error)) from error
         self._waits_for = None
         self._stream._send_message_done = True
         self.sent += len(data)

@@ -1,0 +1,81 @@
+"""Running a client command: an event loop of its own, signals, and the exit code of an error."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, NoReturn
+
+import typer
+
+from tvixstore.cli.app import FAILED, INTERRUPTED, PROGRAM
+from tvixstore.errors import CorruptData, StoreError, Unavailable
+from tvixstore.log import redact
+
+ABSENT: Final = 3
+UNKNOWN: Final = 4
+CORRUPT: Final = 5
+
+
+def exit_code(error: StoreError) -> int:
+    """What a command ends with when `error` ended it."""
+    from tvixstore.transfer import AbsentPath
+
+    codes: dict[type[StoreError], int] = {
+        AbsentPath: ABSENT,
+        Unavailable: UNKNOWN,
+        CorruptData: CORRUPT,
+    }
+    return next((codes[kind] for kind in type(error).__mro__ if kind in codes), FAILED)
+
+
+def say(error: StoreError) -> None:
+    """Tells of it on standard error, a line each."""
+    for line in redact(str(error)).splitlines():
+        typer.echo(f"{PROGRAM}: {line}", err=True)
+
+
+def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
+    """Runs `command` in a loop of its own, and ends the process with the exit code it returns.
+
+    SIGINT and SIGTERM cancel it, and the process ends with 130 when it has put its things away; the
+    second one ends it at once.
+    """
+    from tvixstore.cli.daemon import leave, loop_factory
+    from tvixstore.log import configure
+
+    configure("error")
+    gc.freeze()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        code = runner.run(_until_signalled(command))
+    sys.stdout.flush()
+    leave(code)
+
+
+async def _until_signalled(command: Callable[[], Awaitable[int]]) -> int:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(command())
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def signalled() -> None:
+        task.cancel()
+        for number in signals:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in signals:
+        loop.add_signal_handler(number, signalled)
+    try:
+        return await task
+    except StoreError as error:
+        say(error)
+        return exit_code(error)
+    except asyncio.CancelledError:
+        typer.echo(f"{PROGRAM}: interrupted", err=True)
+        return INTERRUPTED
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
