@@ -237,18 +237,15 @@ class Daemon:
             return Answer(response.status, response.headers, await response.read())
 
     def session(self) -> aiohttp.ClientSession:
-<<<<<<< HEAD
-        """For several requests, or some that are not read to their end."""
-        connector = aiohttp.TCPConnector(ssl=True if self.tls is None else self.tls)
-        return aiohttp.ClientSession(self.url, connector=connector, auto_decompress=False)
-=======
         """For several requests, or some that are not read to their end.
 
         Like Nix it asks for no coding, which aiohttp would do by itself.
         """
+        connector = aiohttp.TCPConnector(ssl=True if self.tls is None else self.tls)
         plain = {"Accept-Encoding": "identity"}
-        return aiohttp.ClientSession(self.url, headers=plain, auto_decompress=False)
->>>>>>> sign
+        return aiohttp.ClientSession(
+            self.url, headers=plain, connector=connector, auto_decompress=False
+        )
 
     async def nar_target(self, digits: str) -> str:
         """Where its narinfo of that path says that the NAR is."""

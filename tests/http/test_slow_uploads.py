@@ -1,0 +1,26 @@
+"""Clients that begin an upload and do not go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.http.support import connected, serving
+from tests.http.uploading import taking
+from tvixstore.http import Limits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAR_MAGIC = b"\x0d\0\0\0\0\0\0\0nix-archive-1\0\0\0"
+
+
+async def test_an_upload_that_stops_coming_is_timed_out(tmp_path: Path) -> None:
+    async with taking(tmp_path) as here:
+        here.front.limits = Limits(body_stall=0.3)
+        async with serving(here.front) as server:
+            for target in ("/nar/x.nar", "/nix-cache-info"):
+                async with connected(server.addresses[0]) as client:
+                    client.send("PUT", target, Content_Length="1000")
+                    client.writer.write(NAR_MAGIC)
+                    reply = await client.receive()
+                    assert reply.status == 408, reply
