@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bench import grpc_calls, memory, nar_large, nar_small, narinfo, nix_copy, small_paths
+from bench import eviction, grpc_calls, memory, nar_large, nar_small, narinfo, nix_copy, small_paths
 
 if TYPE_CHECKING:
     from bench.harness import Row
@@ -27,6 +27,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "nix-copy": nix_copy.measure,
     "small-paths": small_paths.measure,
     "grpc": grpc_calls.measure,
+    "eviction": eviction.measure,
     "memory": memory.measure,
 }
 _RESULTS = Path(__file__).parent / "results"

@@ -19,6 +19,7 @@ from tvixstore.evict import (
     pinned_closures,
     rebuild_now,
 )
+from tvixstore.evict.limits import HIGH
 from tvixstore.kv import DiskGuard, Freeing, Holds, LmdbEngine, References, StateDirectory
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
@@ -93,7 +94,7 @@ class Stores:
             guard = DiskGuard(
                 path,
                 min_free=settings.min_free,
-                max_size=settings.max_size,
+                max_size=None if settings.max_size is None else int(HIGH * settings.max_size),
                 measured={
                     "chunks": lambda: references.chunk_file_bytes,
                     "index": lambda: references.index_bytes,

@@ -24,8 +24,10 @@ from tvixstore.metrics import Metrics
 from tvixstore.pathinfo.access import LastAccess
 from tvixstore.pathinfo.codec import decode_record
 
-# Seconds between two looks, and for which nobody tries again after a run that did not help.
+# Seconds between two looks: as a rule, and while all that could go is in use; and for which nobody
+# tries again after a run that did not help.
 INTERVAL: Final = 5.0
+BUSY: Final = 0.2
 BACK_OFF: Final = 30.0
 # Seconds that a writer waits for room.
 PATIENCE: Final = 60.0
@@ -75,6 +77,8 @@ class Evictor:
         self._age_checked = float("-inf")
         self._wake = asyncio.Event()
         self._waiting: dict[asyncio.Future[None], int] = {}
+        # Whether all that could go is in use.
+        self._busy = False
         # Until when evicting is known not to help.
         self._useless_until = float("-inf")
         self._said_useless = False
@@ -107,7 +111,9 @@ class Evictor:
                     await self._look()
                 except (StoreError, OSError) as error:
                     self._give_up(str(error))
-                if not self._wake.is_set() or self._is_useless():
+                if self._busy:
+                    await asyncio.sleep(BUSY)
+                elif not self._wake.is_set() or self._is_useless():
                     await self._sleep()
         finally:
             self._guard.room_maker = None
@@ -125,10 +131,12 @@ class Evictor:
         waiting = list(self._waiting)
         await self._collect(_Run("unreferenced"))
         await self._evict_old()
+        self._busy = False
         if not self._is_useless() and (why := self._limits.exceeded(self._wanted())):
             await self._evict_until_enough(_Run(why))
-        # Those who came meanwhile have the next look.
-        self._tell(waiting)
+        # Those who came meanwhile have the next look. Where everything is in use, much of that is
+        # what those who wait have written so far: the last one gives up, then there is more room.
+        self._tell(waiting[-1:] if self._busy else waiting)
 
     async def _evict_old(self) -> None:
         now = time.time()
@@ -151,7 +159,7 @@ class Evictor:
         while (missing := self._limits.missing(self._wanted())) > 0:
             paths = await self._candidates.take(most, time.time() + 1)
             if not paths:
-                self._give_up("everything else is pinned or in use")
+                self._busy = True
                 break
             if run.in_vain > MOST_IN_VAIN or self._limits.hopeless():
                 self._give_up("it does not make enough room")

@@ -13,7 +13,8 @@ from typing import Final
 from tvixstore.evict.collector import Collected
 from tvixstore.kv import DiskGuard
 
-# Of `max_size`: above the first one a run begins, and at the second it ends.
+# Of `max_size`: the first one is as far as writers go, since what they write takes a little more
+# than they say, and above it a run begins; at the second it ends.
 HIGH: Final = 0.95
 LOW: Final = 0.90
 # A run for `min_free` makes so much more room than it has to, and leaves so much of the store.
@@ -39,7 +40,7 @@ class Limits:
         """Which limit is, or would be by `wanted` more bytes; `None` if none is."""
         if self._max_size is not None:
             used = self._used()
-            if used > HIGH * self._max_size or used + wanted > self._max_size:
+            if used + wanted > HIGH * self._max_size:
                 return "max_size"
         if not self._is_short(wanted):
             self._before_shortage = None
@@ -56,7 +57,7 @@ class Limits:
         """The bytes that have to go until a run is over."""
         missing = 0
         if self._max_size is not None:
-            enough = min(int(LOW * self._max_size), self._max_size - wanted)
+            enough = min(int(LOW * self._max_size), int(HIGH * self._max_size) - wanted)
             missing = self._used() - enough
         if self._min_free:
             free = self._guard.free()

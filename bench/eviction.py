@@ -1,0 +1,147 @@
+"""100,000 paths evicted, while others are read: how long the longest of these reads takes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from pathlib import Path
+from time import perf_counter
+
+from bench.caches import halving_bytes
+from bench.harness import Row, Server, load, running, workspace
+from tests.nar.trees import File, Tree, nar_of
+from tests.support.daemon import Daemon
+from tvixstore.blob.chunk_codec import encode_chunk
+from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode
+from tvixstore.directory.local import keys_in
+from tvixstore.evict import StoredEdges
+from tvixstore.http.urls import nar_url
+from tvixstore.kv import ChunkRow, Holds, LmdbEngine, References, StateDirectory
+from tvixstore.nix import StorePath
+from tvixstore.pathinfo import PathInfo
+from tvixstore.pathinfo.codec import encode_record
+
+_PATHS, _READ = 100_000, 100
+_FILES, _BYTES = 3, 2000
+_CONNECTIONS = 4
+_BATCH = 1000
+_AGE = 2 * 86400
+
+
+async def measure() -> list[Row]:
+    async with workspace() as folder:
+        process = Daemon(folder, [], store={"max_age": "1d"})
+        targets = await _write(process.state)
+        async with running(process) as server:
+            began = perf_counter()
+            evicting = asyncio.create_task(_evicted(process))
+            waits: list[float] = []
+            while not evicting.done():
+                done = await load(server, "hammer", targets, connections=_CONNECTIONS, seconds=2)
+                waits += done.outcome.waits
+            took = await evicting - began
+            quiet = await _quiet(server, targets)
+    longest, most = max(waits) * 1e3, _percentile(waits) * 1e3
+    return [
+        Row(
+            f"eviction of {_PATHS:,} paths of {_FILES} small files each",
+            "no reader stalled over 50 ms",
+            f"{longest:.0f} ms the longest of {len(waits):,} reads, {most:.1f} ms at 99.9 %; "
+            f"{_PATHS / took:,.0f} paths/s (without eviction: {max(quiet) * 1e3:.0f} ms the "
+            f"longest, {_percentile(quiet) * 1e3:.1f} ms at 99.9 %)",
+            longest <= 50,
+            {
+                "longest reads while evicting, ms": [each * 1e3 for each in sorted(waits)[-100:]],
+                "longest reads without, ms": [each * 1e3 for each in sorted(quiet)[-100:]],
+                "seconds of evicting": [took],
+            },
+        )
+    ]
+
+
+def _percentile(waits: list[float]) -> float:
+    return sorted(waits)[int(len(waits) * 0.999)]
+
+
+async def _quiet(server: Server, targets: list[str]) -> list[float]:
+    done = await load(server, "hammer", targets, connections=_CONNECTIONS, seconds=10)
+    return done.outcome.waits
+
+
+async def _evicted(process: Daemon) -> float:
+    """When all of them were."""
+    while True:
+        answer = await process.get("/metrics")
+        for line in answer.body.decode().splitlines():
+            if line.startswith("tvixstore_evictions_total ") and float(line.split()[1]) >= _PATHS:
+                return perf_counter()
+        await asyncio.sleep(0.5)
+
+
+async def _write(state: Path) -> list[str]:
+    """A state with paths that nobody has read for days, and some that are going to be read."""
+    with StateDirectory(state) as opened:
+        engine = LmdbEngine(opened.index, durability="process")
+        references = References(engine, Holds(), StoredEdges())
+        targets: list[str] = []
+        try:
+            for start in range(0, _PATHS + _READ, _BATCH):
+                numbers = range(start, min(start + _BATCH, _PATHS + _READ))
+                targets += await _write_some(references, numbers)
+        finally:
+            await engine.aclose()
+    return targets
+
+
+async def _write_some(references: References, numbers: range) -> list[str]:
+    chunks, directories, infos = [], [], []
+    for number in numbers:
+        contents = [halving_bytes(f"{number} {each}", _BYTES) for each in range(_FILES)]
+        stored = [encode_chunk(data, compress=True) for data in contents]
+        chunks += [ChunkRow(one.digest, one.inline_record().encode(), 0) for one in stored]
+        directory = Directory.of(
+            (b"file-%d" % each, FileNode(Digest(one.digest), one.size))
+            for each, one in enumerate(stored)
+        )
+        directories.append(directory)
+        tree: Tree = {b"file-%d" % each: File(data) for each, data in enumerate(contents)}
+        infos.append(_info(number, nar_of(tree), directory))
+    await references.put_chunks(chunks)
+    await references.put_directories(
+        [(each.digest.raw, each.wire) for each in directories], list(map(keys_in, directories))
+    )
+    now = int(time.time())
+    await asyncio.gather(
+        *(
+            references.put_root(
+                "pathinfos",
+                info.store_path.hash,
+                encode_record(info),
+                info.node,
+                [("access", (info.store_path.hash, _read_at(number, now).to_bytes(8, "big")))],
+            )
+            for number, info in zip(numbers, infos, strict=True)
+        )
+    )
+    return [
+        target
+        for number, info in zip(numbers, infos, strict=True)
+        if number >= _PATHS
+        for target in (f"/{info.store_path.digits}.narinfo", f"/{nar_url(info)}")
+    ]
+
+
+def _read_at(number: int, now: int) -> int:
+    return now - _AGE if number < _PATHS else now
+
+
+def _info(number: int, nar: bytes, directory: Directory) -> PathInfo:
+    name = f"evicted-{number}"
+    return PathInfo(
+        store_path=StorePath(hashlib.sha256(name.encode()).digest()[:20], name),
+        nar_sha256=hashlib.sha256(nar).digest(),
+        nar_size=len(nar),
+        references=(),
+        node=DirectoryNode(directory.digest, directory.size),
+    )
