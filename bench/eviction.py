@@ -31,7 +31,7 @@ _AGE = 2 * 86400
 
 async def measure() -> list[Row]:
     async with workspace() as folder:
-        process = Daemon(folder, [], store={"max_age": "1d"})
+        process = Daemon(folder, [], store={"max_age": "24h"})
         targets = await _write(process.state)
         async with running(process) as server:
             began = perf_counter()

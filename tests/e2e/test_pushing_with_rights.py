@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.e2e.test_access import with_netrc
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ async def test_a_token_for_writing_pushes_and_others_are_told(
     tmp_path: Path, upstreams: Upstreams, app: str
 ) -> None:
     (tmp_path / "tokens").write_text("s3cret-reader read\ns3cret-pusher read,write\n")
-    settings = {"tokens_file": "tokens", "anonymous_read": False}
+    settings: Section = {"tokens_file": "tokens", "anonymous_read": False}
     source = upstreams.workshop.folder / "root"
     async with Daemon(tmp_path, daemon=settings) as daemon:
         for number, (password, told) in enumerate(

@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tvixstore.errors import StorageFull
-from tvixstore.kv import step
+from tvixstore.kv import Refused, step
 from tvixstore.kv.files import storage_error
 from tvixstore.log import Logger
 
@@ -53,7 +53,7 @@ class Staging:
         fresh = [new[digest] for digest in await self._absent(list(new))]
         guard = self._store.guard
         if guard is not None and not await guard.makes_room(sum(one.stored for one in fresh)):
-            raise StorageFull(f"{self._store.files.root}: min_free or max_size leaves no room")
+            raise Refused(f"{self._store.files.root}: min_free or max_size leaves no room")
         to_write = []
         for chunk in fresh:
             if self._fits_inline(chunk):

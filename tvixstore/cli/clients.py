@@ -115,9 +115,12 @@ async def _open_daemon(place: DaemonPlace, credentials: Credentials) -> AsyncIte
 def _peer(place: DaemonPlace, credentials: Credentials, pools: Pools) -> Peer:
     from tvixstore.rpc.client import Peer
 
-    if credentials.token_file is not None or credentials.ca_file is not None:
-        raise ConfigError(f"{place}: a daemon is shown no token, and its authority is the system's")
-    return Peer.at(place.url, pools=pools)
+    return Peer.at(
+        place.url,
+        pools=pools,
+        token_file=credentials.token_file,
+        ca_file=credentials.ca_file,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,14 +13,31 @@ import typer
 from tvixstore.errors import InvalidData, Unsupported
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tvixstore.nix import StorePath
     from tvixstore.upkeep import Upkeep
 
 PathsArgument = Annotated[
     list[str],
     typer.Argument(metavar="PATH…", help="Store paths, or their base names.", show_default=False),
+]
+
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="A token with the right `admin`, if the daemon wants one.",
+        show_default=False,
+    ),
+]
+CaFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="Authorities that are believed in addition to the system's.",
+        show_default=False,
+    ),
 ]
 
 
@@ -37,15 +55,18 @@ def parse_paths(texts: Sequence[str]) -> list[StorePath]:
 
 
 @asynccontextmanager
-async def open_upkeep(compose: Path | None) -> AsyncIterator[Upkeep]:
+async def open_upkeep(
+    compose: Path | None, token_file: Path | None = None, ca_file: Path | None = None
+) -> AsyncIterator[Upkeep]:
     """Of the daemon that runs on the file that is found, or of the composition in `compose`."""
-    from tvixstore.cli.clients import default_place, open_client
+    from tvixstore.cli.clients import Credentials, open_client
+    from tvixstore.cli.places import default_place
     from tvixstore.errors import StateInUse
     from tvixstore.rpc.client import GrpcUpkeep
 
     place = default_place(compose)
     try:
-        async with open_client(place) as client:
+        async with open_client(place, Credentials(token_file, None, ca_file)) as client:
             if client.peer is not None:
                 yield GrpcUpkeep(client.peer)
             elif client.composition is not None and client.composition.upkeep is not None:

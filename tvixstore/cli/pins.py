@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvixstore.cli.app import PROGRAM, ComposeOption
-from tvixstore.cli.keeping import PathsArgument, open_upkeep, parse_paths
+from tvixstore.cli.keeping import (
+    CaFileOption,
+    PathsArgument,
+    TokenFileOption,
+    open_upkeep,
+    parse_paths,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tvixstore.nix import StorePath
-    from tvixstore.upkeep import Pinned
+    from tvixstore.upkeep import Pinned, Upkeep
 
 
 def pin(
@@ -28,9 +32,11 @@ def pin(
         bool, typer.Option("--no-fetch", help="Do not fetch what is not here yet.")
     ] = False,
     compose: ComposeOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
 ) -> None:
     """Keep store paths, and all that they refer to, from eviction."""
-    from tvixstore.cli.clients import run
+    from tvixstore.cli.running import run
     from tvixstore.errors import InvalidData
     from tvixstore.pathinfo import Pin
 
@@ -42,19 +48,26 @@ def pin(
         raise typer.BadParameter(str(error)) from None
 
     async def work() -> int:
-        return await _pin(compose, wanted, comment, fetch=not no_fetch)
+        async with open_upkeep(compose, token_file, ca_file) as upkeep:
+            return await _pin(upkeep, wanted, comment, fetch=not no_fetch)
 
     run(work)
 
 
-def unpin(paths: PathsArgument, compose: ComposeOption = None) -> None:
+def unpin(
+    paths: PathsArgument,
+    compose: ComposeOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
+) -> None:
     """Let eviction have store paths again."""
-    from tvixstore.cli.clients import run
+    from tvixstore.cli.running import run
 
     wanted = parse_paths(paths)
 
     async def work() -> int:
-        return await _unpin(compose, wanted)
+        async with open_upkeep(compose, token_file, ca_file) as upkeep:
+            return await _unpin(upkeep, wanted)
 
     run(work)
 
@@ -62,61 +75,60 @@ def unpin(paths: PathsArgument, compose: ComposeOption = None) -> None:
 def pins(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     compose: ComposeOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
 ) -> None:
     """List what is pinned: since when, with how much, and why."""
-    from tvixstore.cli.clients import run
+    from tvixstore.cli.running import run
 
     async def work() -> int:
-        return await _list(compose, as_json=as_json)
+        async with open_upkeep(compose, token_file, ca_file) as upkeep:
+            return await _list(upkeep, as_json=as_json)
 
     run(work)
 
 
-async def _pin(
-    compose: Path | None, paths: list[StorePath], comment: str | None, *, fetch: bool
-) -> int:
-    from tvixstore.cli.clients import ABSENT, say
+async def _pin(upkeep: Upkeep, paths: list[StorePath], comment: str | None, *, fetch: bool) -> int:
+    from tvixstore.cli.running import ABSENT, say
     from tvixstore.upkeep import AbsentPath, PinRequest
 
     code = 0
-    async with open_upkeep(compose) as upkeep:
-        for path in paths:
-            try:
-                pinned = await upkeep.pin(PinRequest(path, comment, fetch))
-            except AbsentPath as error:
-                say(error)
-                code = ABSENT
-                continue
-            if pinned is None:
-                where = "here, nor anywhere that is asked" if fetch else "here"
-                typer.echo(f"{PROGRAM}: {path} is not {where}", err=True)
-                code = ABSENT
-                continue
-            typer.echo(f"pinned {path}: {_closure(pinned)}")
-            for missing in pinned.missing:
-                typer.echo(f"{PROGRAM}: {missing}, which it needs, is not here", err=True)
+    for path in paths:
+        try:
+            pinned = await upkeep.pin(PinRequest(path, comment, fetch))
+        except AbsentPath as error:
+            say(error)
+            code = ABSENT
+            continue
+        if pinned is None:
+            where = "here, nor anywhere that is asked" if fetch else "here"
+            typer.echo(f"{PROGRAM}: {path} is not {where}", err=True)
+            code = ABSENT
+            continue
+        typer.echo(f"pinned {path}: {_closure(pinned)}")
+        for missing in pinned.missing:
+            typer.echo(f"{PROGRAM}: {missing}, which it needs, is not here", err=True)
     return code
 
 
-async def _unpin(compose: Path | None, paths: list[StorePath]) -> int:
-    from tvixstore.cli.clients import ABSENT
+async def _unpin(upkeep: Upkeep, paths: list[StorePath]) -> int:
+    from tvixstore.cli.running import ABSENT
 
     code = 0
-    async with open_upkeep(compose) as upkeep:
-        for path in paths:
-            if await upkeep.unpin(path):
-                typer.echo(f"unpinned {path}")
-            else:
-                typer.echo(f"{PROGRAM}: {path} was not pinned", err=True)
-                code = ABSENT
+    for path in paths:
+        if await upkeep.unpin(path):
+            typer.echo(f"unpinned {path}")
+        else:
+            typer.echo(f"{PROGRAM}: {path} was not pinned", err=True)
+            code = ABSENT
     return code
 
 
-async def _list(compose: Path | None, *, as_json: bool) -> int:
+async def _list(upkeep: Upkeep, *, as_json: bool) -> int:
     from contextlib import aclosing
 
     told: list[dict[str, Any]] = []
-    async with open_upkeep(compose) as upkeep, aclosing(upkeep.pins()) as found:
+    async with aclosing(upkeep.pins()) as found:
         async for pinned in found:
             if as_json:
                 told.append(_told(pinned))

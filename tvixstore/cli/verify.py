@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvixstore.cli.app import ComposeOption
-from tvixstore.cli.keeping import open_upkeep, parse_paths
+from tvixstore.cli.keeping import CaFileOption, TokenFileOption, open_upkeep, parse_paths
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.progress import Progress as Bars
 
-    from tvixstore.upkeep import Finding, Progress, Summary, VerifyRequest
+    from tvixstore.upkeep import Finding, Progress, Summary, Upkeep, VerifyRequest
 
 # On what is no terminal, after so much more was read it is told how far it is.
 _TOLD_BYTES = 10 << 30
@@ -43,25 +41,28 @@ def verify(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, an object a line.")] = False,
     compose: ComposeOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
 ) -> None:
     """Read and hash all that is kept, and say what is wrong. The daemon may go on."""
-    from tvixstore.cli.clients import run
+    from tvixstore.cli.running import run
     from tvixstore.upkeep import VerifyRequest
 
     request = VerifyRequest(repair, tuple(parse_paths(paths or [])))
 
     async def work() -> int:
-        return await _verify(compose, request, as_json=as_json)
+        async with open_upkeep(compose, token_file, ca_file) as upkeep:
+            return await _verify(upkeep, request, as_json=as_json)
 
     run(work)
 
 
-async def _verify(compose: Path | None, request: VerifyRequest, *, as_json: bool) -> int:
-    from tvixstore.cli.clients import ABSENT, say
+async def _verify(upkeep: Upkeep, request: VerifyRequest, *, as_json: bool) -> int:
+    from tvixstore.cli.running import ABSENT, say
     from tvixstore.upkeep import AbsentPath, Finding, Progress, Summary
 
     try:
-        async with open_upkeep(compose) as upkeep, aclosing(upkeep.verify(request)) as events:
+        async with aclosing(upkeep.verify(request)) as events:
             with _meter() as meter:
                 async for event in events:
                     match event:
@@ -81,7 +82,7 @@ async def _verify(compose: Path | None, request: VerifyRequest, *, as_json: bool
 
 
 def _exit_code(summary: Summary) -> int:
-    from tvixstore.cli.clients import CORRUPT, UNKNOWN
+    from tvixstore.cli.running import CORRUPT, UNKNOWN
 
     if summary.unrepaired:
         return CORRUPT

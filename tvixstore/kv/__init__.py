@@ -1,7 +1,7 @@
 """Everything that persists: one small key-value interface, one file per engine."""
 
 from tvixstore.kv.audit import Damage, TableReader
-from tvixstore.kv.disk import DiskGuard
+from tvixstore.kv.disk import DiskGuard, Refused
 from tvixstore.kv.freeing import Evicted, Freed, Freeing
 from tvixstore.kv.holds import BLOB, DIRECTORY, Hold, Holds, key_of
 from tvixstore.kv.lmdb import Durability, LmdbEngine
@@ -30,6 +30,7 @@ __all__ = [
     "LmdbEngine",
     "MemoryKeyValue",
     "References",
+    "Refused",
     "StateDirectory",
     "TableReader",
     "key_of",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from tvixstore.errors import StorageFull
 from tvixstore.kv.files import free_bytes
 from tvixstore.log import Logger
 
@@ -39,6 +40,10 @@ class _Refusal:
 
     size: int
     room: int
+
+
+class Refused(StorageFull):
+    """The guard did not admit it, and has said so: no write failed."""
 
 
 class RoomMaker(Protocol):

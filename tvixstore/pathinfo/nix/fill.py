@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from tvixstore import nar
 from tvixstore.castore import SizeRule
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
+from tvixstore.kv import Refused
 from tvixstore.kv.files import FULL
 from tvixstore.log import Logger
 from tvixstore.pathinfo.info import Description, PathInfo
@@ -352,6 +353,8 @@ class Fills:
 
     def not_kept(self, job: Job, error: Exception) -> None:
         """What was fetched could not be written; clients are served without keeping it."""
+        if isinstance(error, Refused):
+            return
         full = isinstance(error, StorageFull) or getattr(error, "errno", None) in FULL
         if full and self.admission is not None:
             self.admission.failed(job.source.nar_size, str(error))
