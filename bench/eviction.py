@@ -25,6 +25,8 @@ from tvixstore.pathinfo.codec import encode_record
 _PATHS, _READ = 100_000, 100
 _FILES, _BYTES = 3, 2000
 _CONNECTIONS = 4
+# How often each of them is read in one go.
+_TIMES = 20
 _BATCH = 1000
 _AGE = 2 * 86400
 
@@ -38,7 +40,7 @@ async def measure() -> list[Row]:
             evicting = asyncio.create_task(_evicted(process))
             waits: list[float] = []
             while not evicting.done():
-                done = await load(server, "hammer", targets, connections=_CONNECTIONS, seconds=2)
+                done = await load(server, "each", targets * _TIMES, connections=_CONNECTIONS)
                 waits += done.outcome.waits
             took = await evicting - began
             quiet = await _quiet(server, targets)
@@ -65,7 +67,7 @@ def _percentile(waits: list[float]) -> float:
 
 
 async def _quiet(server: Server, targets: list[str]) -> list[float]:
-    done = await load(server, "hammer", targets, connections=_CONNECTIONS, seconds=10)
+    done = await load(server, "each", targets * 5 * _TIMES, connections=_CONNECTIONS)
     return done.outcome.waits
 
 
