@@ -226,7 +226,17 @@ async def test_a_client_installs_by_urls_of_what_was_evicted(
     await second_client.verify()
 
 
-async def test_a_slow_reader_keeps_what_it_reads(tmp_path: Path, upstreams: Upstreams) -> None:
+# What is held is freed all the same.
+CARELESS = """
+from tvixstore.kv import Holds
+Holds.is_held = lambda self, key: False
+"""
+
+
+@pytest.mark.parametrize("planted", ["", CARELESS], ids=["as it is", "holds not honoured"])
+async def test_a_slow_reader_keeps_what_it_reads(
+    planted: str, tmp_path: Path, upstreams: Upstreams
+) -> None:
     big = make_path("slow", upstreams.workshop.secret_key, size=12 << 20)
     others = make(upstreams, 60)
     async with UpstreamServer() as upstream:
@@ -235,6 +245,7 @@ async def test_a_slow_reader_keeps_what_it_reads(tmp_path: Path, upstreams: Upst
             tmp_path / "tvix",
             [substituter(upstream.url, upstreams.key)],
             store={"max_size": str(15 << 20), "min_free": "0"},
+            planted=planted,
         )
         async with daemon:
             await fetch(daemon, big)
@@ -249,6 +260,8 @@ async def test_a_slow_reader_keeps_what_it_reads(tmp_path: Path, upstreams: Upst
                         await fetch(daemon, path)
                     await daemon.logged("eviction.done")
                     rest = await response.read()
-                whole = begun + rest == big.nar
-                assert whole
-            assert len(upstream.seen(big.nar_target)) == asked
+            whole = begun + rest == big.nar
+            assert whole
+            again = len(upstream.seen(big.nar_target)) - asked
+            # With the bug it is fetched again in the midst of it, so this test is worth something.
+            assert bool(again) is bool(planted)

@@ -159,7 +159,7 @@ class Evictor:
         self._limits.begin(self._wanted())
         await self._free_orphans(run)
         self._candidates.restart()
-        most = 4
+        most = 1
         while (missing := self._limits.missing(self._wanted())) > 0:
             paths = await self._candidates.take(most, time.time() + 1)
             if not paths:
