@@ -34,6 +34,7 @@ from tvixstore.pathinfo.upload_rows import (
     encode_upload,
     until_of,
 )
+from tvixstore.policy.striped import StripedLocks
 
 _log = Logger(__name__)
 
@@ -87,13 +88,13 @@ class Uploads:
         self._now = now
         # Rows that were not ours to read.
         self.corrupt = 0
-        self._changing = asyncio.Lock()
+        self._changing = StripedLocks()
 
     async def add(self, name: str, upload: Upload) -> None:
         """Keeps the row of a NAR whose content is in, for a day; durable when it returns."""
         key = _UPLOAD + upload.file_sha256
         until = self._until(KEPT)
-        async with self._changing:
+        async with self._changing.of(key):
             also = await self._listed(key, until)
             if hash_in(name) is None:
                 alias = _NAME + name.encode()
@@ -125,7 +126,7 @@ class Uploads:
         fields = {each.name: getattr(file, each.name) for each in dataclass_fields(NarFile)}
         known = KnownFile(**fields, path_hash=path_hash)
         until = self._until(KNOWN)
-        async with self._changing:
+        async with self._changing.of(key):
             listed = await self._listed(key, until)
             await self.table.apply([*listed, (key, encode_known(known, until))])
 
@@ -151,7 +152,7 @@ class Uploads:
 
     async def _expire(self, index: bytes) -> None:
         key = index[1 + _TIME.size :]
-        async with self._changing:
+        async with self._changing.of(key):
             row = await self.table.get(key)
             # A row that was written again since is listed by its new time.
             if row is None or until_of(row) > self._until(0.0):
