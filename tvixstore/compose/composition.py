@@ -125,6 +125,7 @@ class Composition:
             sizes = SizeRule(config.daemon.directory_sizes)
             required = config.daemon.require_signature
             uploads = Uploads(_table(engine, "uploads"))
+            closing.push_async_callback(uploads.aclose)
             inbox = Inbox(
                 Receiver(content, pools, spool, sizes),
                 uploads,
