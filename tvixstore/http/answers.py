@@ -73,7 +73,7 @@ def invalid(reason: str) -> Answer:
     return text(HTTPStatus.BAD_REQUEST, "invalid", reason)
 
 
-def refused(error: StoreError) -> Answer:
+def not_taken(error: StoreError) -> Answer:
     """Why what was put is not taken.
 
     Nix gives up at once on any 4xx but 408 and 429, and tries four times more on any 5xx: so 5xx is

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tvixstore.errors import InvalidData, StoreError
 from tvixstore.http import ready
-from tvixstore.http.answers import Answer, absent, broken, invalid, refused, text, unknown
+from tvixstore.http.answers import Answer, absent, broken, invalid, not_taken, text, unknown
 from tvixstore.http.body import Sender
 from tvixstore.http.front import HttpFront
 from tvixstore.http.incoming import Incoming
@@ -101,7 +101,7 @@ class Dispatcher:
         try:
             return await method.answer(call, wanted)
         except StoreError as error:
-            return unknown(error) if method.right == "read" else refused(error)
+            return unknown(error) if method.right == "read" else not_taken(error)
         except ConnectionError:
             # While its body was read: there is nobody to answer to.
             return invalid("the client left")
