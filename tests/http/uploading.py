@@ -104,6 +104,7 @@ async def taking(
             yield Taking(store, front, client, server.addresses[0], uploads, clock, kept, counting)
     finally:
         await extras.aclose()
+        await uploads.aclose()
         pools.close()
 
 

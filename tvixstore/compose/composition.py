@@ -132,6 +132,7 @@ class Composition:
             # What was uploaded, and extras, have content that no path refers to.
             roots = None if store is None else store.references
             uploads = Uploads(_table(engine, "uploads"), roots)
+            closing.push_async_callback(uploads.aclose)
             inbox = Inbox(
                 Receiver(content, pools, spool, sizes),
                 uploads,

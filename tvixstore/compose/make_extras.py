@@ -58,7 +58,7 @@ class _Sources:
         self._seen: set[str] = set()
 
     def below(self, name: str, policies: _Policies) -> Sequence[Sequence[ExtrasSource]]:
-        node = self._graph.path_infos[name]
+        node = self._graph.path_infos.get(name)
         match node:
             case NixNode():
                 return self._leaf(name, node, policies)
@@ -74,7 +74,7 @@ class _Sources:
                 retry = Retry(node.attempts, node.min_delay, node.max_delay)
                 policies = replace(policies, retry=retry)
             case BreakerNode():
-                policies = replace(policies, breaker=self._builder.breakers[name])
+                policies = replace(policies, breaker=self._builder.breakers.get(name))
             case OptionalNode():
                 policies = replace(policies, optional=True)
         inner = getattr(node, "inner", None)
@@ -84,12 +84,13 @@ class _Sources:
         self, name: str, node: NixNode, policies: _Policies
     ) -> Sequence[Sequence[ExtrasSource]]:
         # Two ways may lead to one cache; it is asked by the first.
-        if name in self._seen:
+        upstream = self._builder.upstreams.get(name)
+        if name in self._seen or upstream is None:
             return []
         self._seen.add(name)
         source = ExtrasSource(
             name,
-            self._builder.upstreams[name],
+            upstream,
             None if node.public_keys is None else KeyRing(node.public_keys),
             self._builder.pools,
             policies.breaker,

@@ -5,7 +5,6 @@ A row holds when it was written, and the blob's digest and size, behind a versio
 
 from __future__ import annotations
 
-import asyncio
 import struct
 import time
 from collections.abc import AsyncIterable, Callable
@@ -23,6 +22,7 @@ from tvixstore.extras.service import ExtrasService, Found
 from tvixstore.kv import KeyValue
 from tvixstore.log import Logger
 from tvixstore.pathinfo.root_rows import RootRows, Roots
+from tvixstore.policy.striped import StripedLocks
 
 _log = Logger(__name__)
 
@@ -52,7 +52,7 @@ class LocalExtras(ExtrasService):
         self._now = now
         # Rows that were not ours to read, or whose blob is gone.
         self.lost = 0
-        self._changing = asyncio.Lock()
+        self._changing = StripedLocks()
 
     async def find(self, name: ExtraName) -> Found | None:
         row = await self.table.get(name.key)
@@ -66,7 +66,7 @@ class LocalExtras(ExtrasService):
 
     async def put_document(self, name: ExtraName, data: bytes) -> None:
         # Two at once would each keep its own signatures alone.
-        async with self._changing:
+        async with self._changing.of(name.key):
             merged = merge_documents(name, await self._read(name), data)
             await self._point(name, FileNode(await self.blobs.put(merged), len(merged)))
 
@@ -77,7 +77,7 @@ class LocalExtras(ExtrasService):
                 size += len(piece)
                 await writer.write(piece)
             digest = await writer.close()
-        async with self._changing:
+        async with self._changing.of(name.key):
             await self._point(name, FileNode(digest, size))
 
     async def add_link(self, file: str) -> None:
@@ -107,7 +107,7 @@ class LocalExtras(ExtrasService):
     async def _forget(self, name: ExtraName, row: bytes) -> None:
         self.lost += 1
         _log.warning("extra.lost", key=name.path)
-        async with self._changing:
+        async with self._changing.of(name.key):
             await self._rows.drop(name.key, row)
 
 

@@ -5,8 +5,6 @@ Each is answered when it is durable. What a body says is believed only as far as
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -74,18 +72,13 @@ async def put_narinfo(call: Call, path_hash: bytes) -> Answer:
     else:
         narinfo = await inbox.pools.cpu.run(read_narinfo, path_hash, content)
     info, file = await accept(narinfo, path_infos, inbox.uploads)
-    putting: list[Awaitable[object]] = [path_infos.put(info)]
-    if file is not None:
-        # Together, which is one commit. Should the put fail, the file is known to be of a path that
-        # has another NAR, or none: that misleads nobody.
-        putting.append(inbox.uploads.learn(file, path_hash))
-    outcomes = await asyncio.gather(*putting, return_exceptions=True)
-    if isinstance(outcomes[0], InvalidData):
+    try:
+        await path_infos.put(info)
+    except InvalidData as error:
         # It was valid by itself: it does not go with what is here.
-        return text(HTTPStatus.CONFLICT, "invalid", str(outcomes[0]))
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
+        return text(HTTPStatus.CONFLICT, "invalid", str(error))
+    if file is not None:
+        inbox.uploads.learn(file, path_hash)
     return stored(str(info.store_path))
 
 

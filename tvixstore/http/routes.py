@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tvixstore.access import Right
-from tvixstore.errors import Incomplete, Skipped, StorageFull, Unsupported
+from tvixstore.errors import Incomplete, InvalidData, Skipped, StorageFull, Unsupported
 from tvixstore.http import nars, puts
 from tvixstore.http.answers import TEXT, Answer, absent, invalid, skipped
 from tvixstore.http.extras import (
@@ -208,11 +208,13 @@ def _parse_nothing(text: str, query: str) -> None:
 
 
 def _parse_name(text: str, query: str) -> str:
+    if not text.isascii():
+        raise InvalidData("the name of a file is of ASCII characters")
     return text
 
 
 def _parse_dashed_name(text: str, query: str) -> str:
-    return f"{text}.nar"
+    return _parse_name(f"{text}.nar", query)
 
 
 Parse = Callable[[str, str], Any]

@@ -13,7 +13,7 @@ import asyncio
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields as dataclass_fields
 from typing import Final, NoReturn, TypeVar
 
@@ -34,6 +34,8 @@ from tvixstore.pathinfo.upload_rows import (
     encode_upload,
     until_of,
 )
+from tvixstore.policy.striped import StripedLocks
+from tvixstore.policy.write_behind import WriteBehind
 
 _log = Logger(__name__)
 
@@ -46,6 +48,9 @@ KNOWN: Final = 365 * 86_400.0
 # Seconds between two looks for what has expired, and rows looked at in one go.
 _SWEEPING: Final = 600.0
 _PAGE: Final = 200
+# Seconds, and files, after which what is known of them is written.
+_DELAY: Final = 0.25
+_BATCH: Final = 200
 # Characters of a name, so that its key fits.
 MAX_NAME: Final = 400
 
@@ -87,13 +92,16 @@ class Uploads:
         self._now = now
         # Rows that were not ours to read.
         self.corrupt = 0
-        self._changing = asyncio.Lock()
+        self._changing = StripedLocks()
+        self._learning: WriteBehind[bytes, KnownFile] = WriteBehind(
+            TABLE, self._write_known, delay=_DELAY, batch=_BATCH
+        )
 
     async def add(self, name: str, upload: Upload) -> None:
         """Keeps the row of a NAR whose content is in, for a day; durable when it returns."""
         key = _UPLOAD + upload.file_sha256
         until = self._until(KEPT)
-        async with self._changing:
+        async with self._changing.of(key):
             also = await self._listed(key, until)
             if hash_in(name) is None:
                 alias = _NAME + name.encode()
@@ -117,17 +125,23 @@ class Uploads:
     async def known(self, name: str) -> KnownFile | None:
         """The path whose narinfo was accepted with a file of that name."""
         digest = await self._digest(name)
-        return None if digest is None else await self._read(_KNOWN_FILE + digest, decode_known)
+        if digest is None:
+            return None
+        key = _KNOWN_FILE + digest
+        return self._learning.get(key) or await self._read(key, decode_known)
 
-    async def learn(self, file: NarFile, path_hash: bytes) -> None:
-        """That path's narinfo was accepted: from now on the file is known to be of that path."""
-        key = _KNOWN_FILE + file.file_sha256
+    def learn(self, file: NarFile, path_hash: bytes) -> None:
+        """That path's narinfo was accepted: from now on the file is known to be of that path.
+
+        Written a little later, since the upload itself is known for a day.
+        """
         fields = {each.name: getattr(file, each.name) for each in dataclass_fields(NarFile)}
         known = KnownFile(**fields, path_hash=path_hash)
-        until = self._until(KNOWN)
-        async with self._changing:
-            listed = await self._listed(key, until)
-            await self.table.apply([*listed, (key, encode_known(known, until))])
+        self._learning.put(_KNOWN_FILE + file.file_sha256, known)
+
+    async def aclose(self) -> None:
+        """Writes what waits."""
+        await self._learning.aclose()
 
     async def keep_sweeping(self) -> NoReturn:
         """Drops what expires, every now and then; for a task that somebody ends."""
@@ -149,9 +163,19 @@ class Uploads:
             if len(expired) < len(page):
                 break
 
+    async def _write_known(self, files: Mapping[bytes, KnownFile]) -> None:
+        # One commit, and no locks: these rows are written here alone. At worst one that expires in
+        # this very moment is swept with its successor, and its file has to be uploaded again.
+        until = self._until(KNOWN)
+        changes: list[Change] = []
+        for key, known in files.items():
+            changes += await self._listed(key, until)
+            changes.append((key, encode_known(known, until)))
+        await self.table.apply(changes)
+
     async def _expire(self, index: bytes) -> None:
         key = index[1 + _TIME.size :]
-        async with self._changing:
+        async with self._changing.of(key):
             row = await self.table.get(key)
             # A row that was written again since is listed by its new time.
             if row is None or until_of(row) > self._until(0.0):
