@@ -14,11 +14,11 @@ from typing import BinaryIO, Final, Literal, Protocol, Self
 
 import zstandard
 
+from tvixstore.compression import decoder
 from tvixstore.errors import CorruptData
 from tvixstore.kv.files import storage_error
 from tvixstore.nix import NixHash, nixbase32
 from tvixstore.pathinfo import Description
-from tvixstore.pathinfo.nix.decompress import decoder
 from tvixstore.pathinfo.nix.trust import Proof
 from tvixstore.pools import Pools
 from tvixstore.streams import ByteStream
