@@ -206,7 +206,7 @@ async def test_the_text_form_says_where_it_listens_and_that_it_is_ready(tmp_path
         f"info starting version={__version__} compose=compose.toml",
         lines[1],
         lines[2],
-        f"info state path={tmp_path / 'state'} format=1",
+        f"info state path={tmp_path / 'state'} format=2",
     ]
     assert lines[1].startswith("info listening http=http://127.0.0.1:")
     assert lines[2].startswith("info listening grpc=grpc+http://127.0.0.1:")

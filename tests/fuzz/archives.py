@@ -11,10 +11,10 @@ from typing import Any
 import brotli
 import lz4.frame
 import zstandard
-from tvixstore.pathinfo.nix.decompress import MAX_PIECE, decoder
 
 from tests.fuzz.target import Target
 from tests.nar.vectors import INVALID, VALID
+from tvixstore.compression import MAX_PIECE, decoder
 from tvixstore.errors import CorruptData, InvalidData
 from tvixstore.nar import writer
 from tvixstore.nar.reader import (

@@ -37,7 +37,9 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """The object in `data`, which somebody has bounded; raises `InvalidData`."""
     check_nesting(data)
     try:
-        value: dict[str, Any] = json.loads(data)
+        # As text: of bytes, Python takes UTF-16 and surrogates too, and brackets that are hidden
+        # in another encoding are not counted above.
+        value: dict[str, Any] = json.loads(data.decode())
     except ValueError as error:
         raise InvalidData(f"this is not JSON: {error}") from None
     return value
