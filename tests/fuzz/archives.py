@@ -30,7 +30,7 @@ from tvixstore.nar.reader import (
 # Of what a few bytes expand to, so much is looked at; of that, so much once more, in slivers.
 _ENOUGH = 5 << 19
 _AGAIN = 1 << 16
-_LZMA = 70 << 20
+_LZMA = 132 << 20
 
 
 def _slivers(data: bytes) -> Iterator[bytes]:
