@@ -26,6 +26,7 @@ from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.timeout import Timeout
 
 LOOKUP = 10.0
 ATTEMPT = 5.0
@@ -57,7 +58,7 @@ class Upstream:
 def guarded(upstream: Upstream, name: str) -> PathInfoService:
     breaker = Breaker(failures=1 if upstream.optional else 5)
     service = BreakerPathInfoService(
-        RetryPathInfoService(TimeoutPathInfoService(upstream.script(), ATTEMPT)), breaker
+        RetryPathInfoService(TimeoutPathInfoService(upstream.script(), Timeout(ATTEMPT))), breaker
     )
     return OptionalPathInfoService(service, name, breaker) if upstream.optional else service
 

@@ -16,6 +16,7 @@ from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.deadline import bounded
+from tvixstore.policy.timeout import Timeout
 
 
 def fallback(*members: PathInfoService) -> FallbackPathInfoService:
@@ -26,7 +27,7 @@ def guarded(inner: Scripted, *, optional: bool = False) -> PathInfoService:
     """What a substituter is lowered to."""
     breaker = Breaker(failures=1 if optional else 5)
     service = BreakerPathInfoService(
-        RetryPathInfoService(TimeoutPathInfoService(inner, attempt=5.0)), breaker
+        RetryPathInfoService(TimeoutPathInfoService(inner, Timeout(5.0))), breaker
     )
     return OptionalPathInfoService(service, "spare", breaker) if optional else service
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tvixstore.blob import BlobService
+from tvixstore.blob.arrivals import AnnouncingBlobService
+from tvixstore.castore import Digest
 from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.health import UpstreamHealth
@@ -22,13 +24,17 @@ from tvixstore.compose.make_path_infos import PATH_INFO_MAKERS
 from tvixstore.compose.names import Names
 from tvixstore.compose.nodes import (
     BreakerNode,
-    GrpcPathInfoNode,
+    ChaosNode,
+    GrpcNode,
     Kind,
-    LocalPathInfoNode,
-    MemoryPathInfoNode,
+    LimitNode,
+    LocalNode,
+    MemoryNode,
+    NamesNode,
     NegativeNode,
     NixNode,
     Node,
+    ObjectStoreNode,
     OptionalNode,
     RetryNode,
     TimeoutNode,
@@ -37,13 +43,16 @@ from tvixstore.compose.nodes import (
 from tvixstore.compose.plugin import find_node_type
 from tvixstore.compose.stores import Stores
 from tvixstore.directory import DirectoryService
+from tvixstore.directory.arrivals import AnnouncingDirectoryService
 from tvixstore.kv import KeyValue
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
 from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
+from tvixstore.pathinfo.arrivals import AnnouncingPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.nix import Fills
+from tvixstore.policy.negative import Arrivals
 from tvixstore.pools import Pools
 from tvixstore.rpc.client import Peer
 from tvixstore.tree import Content
@@ -57,9 +66,12 @@ _POLICIES = (
     BreakerNode,
     OptionalNode,
     NegativeNode,
+    LimitNode,
+    ChaosNode,
+    NamesNode,
     VerifyPathInfoNode,
 )
-_LEAVES = (LocalPathInfoNode, MemoryPathInfoNode, NixNode, GrpcPathInfoNode)
+_LEAVES = (LocalNode, MemoryNode, ObjectStoreNode, NixNode, GrpcNode)
 
 
 class Builder:
@@ -96,6 +108,10 @@ class Builder:
         # Peers that are to be there from the start.
         self.connecting: list[Peer] = []
         self._shared: dict[object, Any] = {}
+        # Who remembers that something was absent hears here that it has come.
+        self.blobs_arriving: Arrivals[Digest] = Arrivals()
+        self.directories_arriving: Arrivals[Digest] = Arrivals()
+        self.path_infos_arriving: Arrivals[bytes] = Arrivals()
         self.blobs: Names[BlobService] = Names(
             "blobservices", graph.blobs, self._blobs, config.name
         )
@@ -146,17 +162,28 @@ class Builder:
         return self.health.get(name)
 
     def _blobs(self, name: str, node: Node) -> BlobService:
-        return self._make("blobs", BLOB_MAKERS, name, node)
+        service = self._make("blobs", BLOB_MAKERS, name, node)
+        if isinstance(node, _LEAVES) and self._remembers_absence("blobs"):
+            return AnnouncingBlobService(service, self.blobs_arriving)
+        return service
 
     def _directories(self, name: str, node: Node) -> DirectoryService:
-        return self._make("directories", DIRECTORY_MAKERS, name, node)
+        service = self._make("directories", DIRECTORY_MAKERS, name, node)
+        if isinstance(node, _LEAVES) and self._remembers_absence("directories"):
+            return AnnouncingDirectoryService(service, self.directories_arriving)
+        return service
 
     def _path_infos(self, name: str, node: Node) -> PathInfoService:
         service = self._make("path_infos", PATH_INFO_MAKERS, name, node)
         status = self.health[name].observe if name in self.health else None
+        if isinstance(node, _LEAVES) and self._remembers_absence("path_infos"):
+            service = AnnouncingPathInfoService(service, self.path_infos_arriving)
         if name == ROOT or isinstance(node, _LEAVES):
             return MeteredPathInfoService(service, self.metrics.node("pathinfo", name), status)
         return service
+
+    def _remembers_absence(self, kind: Kind) -> bool:
+        return any(isinstance(node, NegativeNode) for node in self.graph.of(kind).values())
 
     def _make(self, kind: Kind, makers: Makers[Service], name: str, node: Node) -> Service:
         make = makers.get(type(node))

@@ -11,14 +11,14 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from tvixstore.errors import ReadOnly, StorageFull, StoreError, Unavailable, Unsupported
+from tvixstore.errors import ReadOnly, StorageFull, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.ttl import TtlMap
 from tvixstore.policy.verdict import Verdict
-from tvixstore.streams import ByteStream
+from tvixstore.streams import ByteStream, WatchedStream
 
 # Paths and seconds for which a winner, or a member set back, is remembered.
 _PATHS = 20_000
@@ -96,7 +96,7 @@ class PathInfoMembers(PathInfoService):
                 verdict.failed(name, error)
                 continue
             if stream is not None:
-                return _WatchedStream(stream, self._on_break(path_hash, index))
+                return WatchedStream(stream, self._on_break(path_hash, index))
             verdict.absent()
         verdict.conclude()
         return None
@@ -153,21 +153,3 @@ async def _has_nar(member: PathInfoService, description: Description) -> bool:
     """Whether `member` describes the path with the very NAR of `description`."""
     found = await member.describe(description.store_path.hash, description.nar_sha256)
     return found is not None and found.same_nar(description)
-
-
-class _WatchedStream(ByteStream):
-    """Tells `on_break` when the stream cannot go on."""
-
-    def __init__(self, stream: ByteStream, on_break: Callable[[Exception], None]) -> None:
-        self._stream = stream
-        self._on_break = on_break
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._stream.__anext__()
-        except (StoreError, OSError) as error:
-            self._on_break(error)
-            raise
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

@@ -83,7 +83,7 @@ async def test_a_403_with_a_page_is_unknown(
 
 async def test_a_403_with_an_encoded_page_is_unknown(server: UpstreamServer) -> None:
     headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
-    server.on(NARINFO, Reply(status=403, body=gzip.compress(b"<html>"), headers=headers))
+    server.on(NARINFO, Reply(status=403, body=gzip.compress(b"<html>", mtime=0), headers=headers))
     async with reach(server.url) as upstream:
         with pytest.raises(Unavailable, match="403"):
             await upstream.narinfo(HASH)
@@ -169,10 +169,10 @@ async def test_a_narinfo_that_is_not_utf8_is_corrupt(server: UpstreamServer) -> 
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        ("gzip", gzip.compress(TEXT.encode())),
-        ("x-gzip", gzip.compress(TEXT.encode())),
+        ("gzip", gzip.compress(TEXT.encode(), mtime=0)),
+        ("x-gzip", gzip.compress(TEXT.encode(), mtime=0)),
         ("identity", TEXT.encode()),
-        ("Gzip, zstd", zstandard.compress(gzip.compress(TEXT.encode()))),
+        ("Gzip, zstd", zstandard.compress(gzip.compress(TEXT.encode(), mtime=0))),
     ],
 )
 async def test_an_encoded_narinfo_is_decoded(
@@ -186,8 +186,8 @@ async def test_an_encoded_narinfo_is_decoded(
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        ("gzip", gzip.compress(bytes(MAX_NARINFO_BYTES + 1))),
-        ("gzip", gzip.compress(TEXT.encode())[:-1]),
+        ("gzip", gzip.compress(bytes(MAX_NARINFO_BYTES + 1), mtime=0)),
+        ("gzip", gzip.compress(TEXT.encode(), mtime=0)[:-1]),
         ("gzip", TEXT.encode()),
         ("pack200", TEXT.encode()),
     ],
