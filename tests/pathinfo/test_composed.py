@@ -26,6 +26,7 @@ from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.hedge import Hedging
 from tvixstore.policy.timeout import Timeout
 
 LOOKUP = 10.0
@@ -68,7 +69,7 @@ def compose(classes: list[list[Upstream]], hedge: float) -> CachedPathInfoServic
     for position, members in enumerate(classes):
         names = [f"{position}.{number}" for number in range(len(members))]
         guarded_members = [guarded(*each) for each in zip(members, names, strict=True)]
-        races.append(RacingPathInfoService(guarded_members, names, hedge))
+        races.append(RacingPathInfoService(guarded_members, names, Hedging(hedge)))
     names = [f"class {position}" for position in range(len(races))]
     far = NegativePathInfoService(FallbackPathInfoService(races, names, LOOKUP))
     return CachedPathInfoService(MemoryPathInfoService(memory_content()), far)

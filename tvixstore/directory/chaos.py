@@ -42,13 +42,17 @@ class ChaosDirectoryService(DirectoryWrapper):
         if outcome.kind == "absent":
             return
         number, struck = 0, outcome.kind == "ok"
+        # One that was cut before its root would be absent, which is another kind.
+        at = max(1, outcome.at) if outcome.kind == "truncate" else outcome.at
         async with aclosing(self.inner.get_closure(root)) as closure:
             upcoming = await anext(closure, None)
             while (directory := upcoming) is not None:
                 upcoming = await anext(closure, None)
-                if not struck and (number == outcome.at or upcoming is None):
+                if not struck and (number == at or upcoming is None):
                     struck = True
                     if (directory := await _struck(directory, outcome)) is None:
+                        if number == 0:
+                            raise Unavailable("chaos: truncate")
                         return
                 yield directory
                 number += 1

@@ -1,8 +1,8 @@
 """What racing and falling back have in common: members, of which one won a path.
 
 The NAR of a path comes from the member whose description was taken, or from another with the very
-same NAR. A member whose stream broke is asked last for that path for a while, so that a client that
-resumes comes to another one.
+same NAR, which also goes on where it breaks off. A member whose stream broke is asked last for that
+path for a while, so that a client that resumes comes to another one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tvixstore.errors import ReadOnly, StorageFull, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description, PathInfo
+from tvixstore.pathinfo.relay import NarMember, NarRelay
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.ttl import TtlMap
 from tvixstore.policy.verdict import Verdict
@@ -88,16 +89,25 @@ class PathInfoMembers(PathInfoService):
     ) -> ByteStream | None:
         path_hash = description.store_path.hash
         verdict = Verdict()
-        for index, name, member in self._in_turn(path_hash):
+        members = [
+            NarMember(name, member, self._on_break(path_hash, index))
+            for index, name, member in self._in_turn(path_hash)
+        ]
+        while members:
+            member = members.pop(0)
             try:
-                stream = await member.open_nar(description, offset, length, into)
+                stream = await member.service.open_nar(description, offset, length, into)
             except Exception as error:
-                self._failed(path_hash, index, error)
-                verdict.failed(name, error)
+                member.failed(error)
+                verdict.failed(member.name, error)
                 continue
-            if stream is not None:
-                return WatchedStream(stream, self._on_break(path_hash, index))
-            verdict.absent()
+            if stream is None:
+                verdict.absent()
+            elif offset or length is not None:
+                # Of a part there is no hash that it could go on under.
+                return WatchedStream(stream, member.failed)
+            else:
+                return NarRelay(description, member, stream, members, into)
         verdict.conclude()
         return None
 

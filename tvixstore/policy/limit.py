@@ -128,7 +128,7 @@ class TokenBucket:
     """`rate` bytes a second, and a short burst after a pause."""
 
     rate: float
-    _free_at: float = field(default=0.0, init=False, repr=False)
+    _free_at: float = field(default=float("-inf"), init=False, repr=False)
 
     async def pay(self, size: int) -> None:
         """Waits until `size` bytes, which came or are to go, are within the rate."""
