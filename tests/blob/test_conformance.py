@@ -27,6 +27,7 @@ from tvixstore.blob import (
 from tvixstore.blob.breaker import BreakerBlobService
 from tvixstore.blob.chaos import ChaosBlobService
 from tvixstore.blob.limit import LimitBlobService
+from tvixstore.blob.metered import MeteredBlobService
 from tvixstore.blob.mirror import MirrorBlobService
 from tvixstore.blob.negative import NegativeBlobService
 from tvixstore.blob.objectstore import ObjectStoreBlobService
@@ -35,6 +36,7 @@ from tvixstore.blob.shard import ShardBlobService
 from tvixstore.blob.timeout import TimeoutBlobService
 from tvixstore.castore import EMPTY_DIGEST, Digest
 from tvixstore.kv import Durability, MemoryKeyValue
+from tvixstore.metrics import Metrics
 from tvixstore.policy.chaos import Chaos
 from tvixstore.policy.limit import Limit
 from tvixstore.policy.rendezvous import Rendezvous
@@ -195,6 +197,7 @@ BLOB_SERVICES: dict[str, Factory] = {
     "limit over chunks": wrapper(
         lambda inner: LimitBlobService(inner, Limit.of(2, None)), 64 << 10
     ),
+    "metered": wrapper(lambda inner: MeteredBlobService(inner, Metrics().node("blob", "inner"))),
     "mirror": through(mirror),
     "mirror over chunks": through(mirror, chunk_size=64 << 10),
     "shard": through(shard),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from tests.blob.conformance import noise
 from tests.blob.scripted import Scripted, read, read_until_it_breaks
@@ -18,6 +20,7 @@ from tvixstore.blob.breaker import BreakerBlobService
 from tvixstore.blob.chaos import ChaosBlobService
 from tvixstore.blob.fallback import FallbackBlobService
 from tvixstore.blob.limit import LimitBlobService
+from tvixstore.blob.metered import MeteredBlobService
 from tvixstore.blob.mirror import MirrorBlobService
 from tvixstore.blob.negative import NegativeBlobService
 from tvixstore.blob.racing import RacingBlobService
@@ -25,8 +28,9 @@ from tvixstore.blob.retry import RetryBlobService
 from tvixstore.blob.timeout import TimeoutBlobService
 from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData, StorageFull, Unavailable
+from tvixstore.metrics import Metrics
 from tvixstore.policy.breaker import Breaker
-from tvixstore.policy.chaos import Chaos, Outcome
+from tvixstore.policy.chaos import Chaos, Kind, Outcome
 from tvixstore.policy.hedge import Hedging
 from tvixstore.policy.limit import Limit, Permits
 from tvixstore.policy.negative import Absences, Arrivals
@@ -255,7 +259,7 @@ def chaotic(*script: Outcome, **given: object) -> ChaosBlobService:
 
 @virtual_clock
 async def test_chaos_does_to_blobs_what_its_script_says() -> None:
-    kinds = ("ok", "absent", "truncate", "corrupt", "disconnect", "error", "ok")
+    kinds: tuple[Kind, ...] = ("ok", "absent", "truncate", "corrupt", "disconnect", "error", "ok")
     service = chaotic(*[Outcome(kind) for kind in kinds])
     came: list[object] = []
     for _ in kinds:
@@ -292,7 +296,8 @@ async def test_a_write_that_chaos_disconnects_may_have_been_done() -> None:
 
 @virtual_clock
 async def test_no_reader_of_members_believes_chaos() -> None:
-    for kind in ("truncate", "corrupt", "disconnect"):
+    kinds: tuple[Kind, ...] = ("truncate", "corrupt", "disconnect")
+    for kind in kinds:
         faulty = ChaosBlobService(holder(), Chaos(script=[(Outcome(kind), None)]))
         service = FallbackBlobService([faulty, holder()], ["faulty", "healthy"])
         for _ in range(3):
@@ -300,3 +305,22 @@ async def test_no_reader_of_members_believes_chaos() -> None:
                 assert await service.read(DIGEST) == DATA
             except CorruptData:
                 assert kind in ("corrupt", "truncate")
+
+
+@virtual_clock
+async def test_calls_are_counted_with_their_outcomes_and_bytes() -> None:
+    metrics = Metrics()
+    service = MeteredBlobService(holder(), metrics.node("blob", "office"))
+    await service.read(DIGEST)
+    await read(await service.open_read(DIGEST))
+    assert not await service.has(Digest.of(b"nobody has it"))
+    inner = holder(breaks_at=2000)
+    await read_until_it_breaks(
+        await MeteredBlobService(inner, metrics.node("blob", "office")).open_read(DIGEST)
+    )
+    text = generate_latest(metrics.registry).decode()
+    counted = dict(
+        re.findall(r'node_calls_total{call="(\w+)",.*outcome="(\w+)",service="blob"} 1.0', text)
+    )
+    assert counted == {"read": "present", "has": "absent", "stream": "unknown"} | counted
+    assert 'tvixstore_node_bytes_total{node="office",service="blob"} 22000.0' in text

@@ -27,6 +27,7 @@ from tvixstore.directory import (
 from tvixstore.directory.breaker import BreakerDirectoryService
 from tvixstore.directory.chaos import ChaosDirectoryService
 from tvixstore.directory.limit import LimitDirectoryService
+from tvixstore.directory.metered import MeteredDirectoryService
 from tvixstore.directory.mirror import MirrorDirectoryService
 from tvixstore.directory.negative import NegativeDirectoryService
 from tvixstore.directory.retry import RetryDirectoryService
@@ -34,6 +35,7 @@ from tvixstore.directory.shard import ShardDirectoryService
 from tvixstore.directory.timeout import TimeoutDirectoryService
 from tvixstore.errors import CorruptData, Incomplete, InvalidData, StorageFull, Unavailable
 from tvixstore.kv import LmdbEngine, MemoryKeyValue
+from tvixstore.metrics import Metrics
 from tvixstore.policy.chaos import Chaos
 from tvixstore.policy.limit import Limit
 from tvixstore.policy.rendezvous import Rendezvous
@@ -153,6 +155,10 @@ SERVICES: dict[str, Factory] = {
     "breaker": over(BreakerDirectoryService, writable=True),
     "negative": plain(lambda: NegativeDirectoryService(MemoryDirectoryService())),
     "limit": over(lambda inner: LimitDirectoryService(inner, Limit.of(1, 1 << 40)), writable=True),
+    "metered": over(
+        lambda inner: MeteredDirectoryService(inner, Metrics().node("directory", "inner")),
+        writable=True,
+    ),
     "mirror": plain(
         lambda: MirrorDirectoryService(
             [MemoryDirectoryService(), MemoryDirectoryService()], ["one", "two"], 2

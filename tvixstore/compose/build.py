@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from tvixstore.blob import BlobService
 from tvixstore.blob.arrivals import AnnouncingBlobService
+from tvixstore.blob.metered import MeteredBlobService
 from tvixstore.castore import Digest
 from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
@@ -44,6 +45,7 @@ from tvixstore.compose.plugin import find_node_type
 from tvixstore.compose.stores import Stores
 from tvixstore.directory import DirectoryService
 from tvixstore.directory.arrivals import AnnouncingDirectoryService
+from tvixstore.directory.metered import MeteredDirectoryService
 from tvixstore.kv import KeyValue
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
@@ -71,6 +73,9 @@ _POLICIES = (
     NamesNode,
     VerifyPathInfoNode,
 )
+# What of blobs and Directories is counted. Not what is in the local store: a NAR is rendered from
+# tens of thousands of them a second, each call of which would take a tenth longer.
+_ELSEWHERE = (ObjectStoreNode, GrpcNode)
 _LEAVES = (LocalNode, MemoryNode, ObjectStoreNode, NixNode, GrpcNode)
 
 
@@ -163,12 +168,16 @@ class Builder:
 
     def _blobs(self, name: str, node: Node) -> BlobService:
         service = self._make("blobs", BLOB_MAKERS, name, node)
+        if isinstance(node, _ELSEWHERE):
+            service = MeteredBlobService(service, self.metrics.node("blob", name))
         if isinstance(node, _LEAVES) and self._remembers_absence("blobs"):
             return AnnouncingBlobService(service, self.blobs_arriving)
         return service
 
     def _directories(self, name: str, node: Node) -> DirectoryService:
         service = self._make("directories", DIRECTORY_MAKERS, name, node)
+        if isinstance(node, _ELSEWHERE):
+            service = MeteredDirectoryService(service, self.metrics.node("directory", name))
         if isinstance(node, _LEAVES) and self._remembers_absence("directories"):
             return AnnouncingDirectoryService(service, self.directories_arriving)
         return service
@@ -181,6 +190,12 @@ class Builder:
         if name == ROOT or isinstance(node, _LEAVES):
             return MeteredPathInfoService(service, self.metrics.node("pathinfo", name), status)
         return service
+
+    def forget_absences(self) -> None:
+        """Has everybody who remembers that something was absent forget it."""
+        self.blobs_arriving.forget()
+        self.directories_arriving.forget()
+        self.path_infos_arriving.forget()
 
     def _remembers_absence(self, kind: Kind) -> bool:
         return any(isinstance(node, NegativeNode) for node in self.graph.of(kind).values())

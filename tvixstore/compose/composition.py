@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,6 +44,7 @@ class Composition:
         pools: Pools,
         upstreams: list[UpstreamHealth],
         closing: AsyncExitStack,
+        forget_absences: Callable[[], None] = lambda: None,
     ) -> None:
         self.path_infos = path_infos
         self.content = content
@@ -54,6 +56,8 @@ class Composition:
         self.pools = pools
         self._upstreams = upstreams
         self._closing = closing
+        # Has every node forget what it remembers as absent.
+        self.forget_absences = forget_absences
 
     @classmethod
     async def open(cls, config: Config, *, embedded: bool = False) -> Composition:
@@ -117,7 +121,15 @@ class Composition:
             summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
             closing.push_async_callback(end, [summing])
             return cls(
-                path_infos, content, metrics, state, nars, pools, upstreams, closing.pop_all()
+                path_infos,
+                content,
+                metrics,
+                state,
+                nars,
+                pools,
+                upstreams,
+                closing.pop_all(),
+                builder.forget_absences,
             )
 
     def __repr__(self) -> str:
