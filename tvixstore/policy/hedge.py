@@ -58,6 +58,8 @@ class Hedging:
 
     delay: float | str = 0.0
     budget: Budget = field(default_factory=Budget)
+    # How many races there were, and how often a delay had one more member asked.
+    races: int = field(default=0, init=False)
     hedges: int = field(default=0, init=False)
     _known: dict[str, Latencies] = field(default_factory=dict, init=False, repr=False)
 
@@ -75,6 +77,7 @@ class Hedging:
 
     def begin(self) -> None:
         """A race begins."""
+        self.races += 1
         self.budget.earn()
 
     def order(self, names: Sequence[str]) -> list[int]:
