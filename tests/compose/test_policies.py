@@ -35,7 +35,7 @@ def test_a_rate_is_the_binary_caches_own_and_a_limit_around_a_daemons_blobs() ->
     office = substituter(SIGNED, "rate = 1000", url="grpc+http://office.example:8000")
     graph = lower(load(office))
     for kind in ("blobs", "directories"):
-        text = "\n".join(tree(graph, kind))  # type: ignore[arg-type]
+        text = "\n".join(tree(graph, kind))
         assert "far: office.example/limit (limit) rate=1000B" in text
         assert "office.example (grpc)" in text
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from tests.simulation.paths import simulate_paths
 from tests.simulation.world import simulate
 from tests.support.virtual_clock import run
 
 
 def main() -> int:
-    broken = [line for seed in sys.argv[1:] for line in run(simulate(int(seed))).broken]
+    broken = []
+    for seed in map(int, sys.argv[1:]):
+        broken += run(simulate(seed)).broken + run(simulate_paths(seed))
     for line in broken:
         sys.stdout.write(f"{line}\n")
     return 1 if broken else 0

@@ -26,6 +26,7 @@ EPSILON = 1e-6
 async def read_one(world: World, call: str, digest: Digest) -> None:
     """One reader's call, and whether its answer can be right."""
     begun = now()
+    answer: bool | bytes | Exception | None
     try:
         answer = await _ask(world.root, call, digest)
     except (Unavailable, CorruptData) as error:

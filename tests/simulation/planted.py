@@ -15,6 +15,9 @@ from tvixstore.blob.negative import NegativeBlobService
 from tvixstore.blob.wrapper import BlobWrapper
 from tvixstore.castore import Digest
 from tvixstore.errors import StoreError, Unavailable
+from tvixstore.pathinfo import Description, PathInfoService
+from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.hedge import Budget
 from tvixstore.policy.race import Member, race
@@ -139,4 +142,48 @@ PLANTED: dict[str, tuple[Parts, str]] = {
     "breakers keep out": (replace(REAL, breaker=LetsEverybodyIn), "though open"),
     "the hedge budget holds": (replace(REAL, budget=Spends), "races hedged"),
     "single-flight holds": (replace(REAL, flights=EachForHimself), "same work"),
+}
+
+
+class DoesNotGoOn(FallbackPathInfoService):
+    """Leaves a NAR that breaks off to the client."""
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int = 0,
+        length: int | None = None,
+        into: PathInfoService | None = None,
+    ) -> ByteStream | None:
+        for member in self.members:
+            try:
+                stream = await member.open_nar(description, offset, length, into)
+            except StoreError:
+                continue
+            if stream is not None:
+                return stream
+        raise Unavailable("nobody has it")
+
+
+@dataclass(eq=False)
+class ForgetsTheOffset(PathInfoWrapper):
+    """Goes on with a NAR from its beginning."""
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int = 0,
+        length: int | None = None,
+        into: PathInfoService | None = None,
+    ) -> ByteStream | None:
+        return await self.inner.open_nar(description, 0, length, into)
+
+
+def _forgetful(members: Sequence[PathInfoService], *args: Any) -> PathInfoService:
+    return FallbackPathInfoService([ForgetsTheOffset(member) for member in members], *args)
+
+
+PLANTED_IN_PATHS: dict[str, Callable[..., PathInfoService]] = {
+    "it does not go on": DoesNotGoOn,
+    "it goes on from the beginning": _forgetful,
 }

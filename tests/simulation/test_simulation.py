@@ -5,24 +5,39 @@ A seed that fails is had again by `python -m tests.simulation SEED`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from tests.simulation.planted import PLANTED
+from tests.simulation.paths import simulate_paths
+from tests.simulation.planted import PLANTED, PLANTED_IN_PATHS
 from tests.simulation.world import simulate
 from tests.support.leaks import Leak
 from tests.support.virtual_clock import run
 
-SEEDS = 2000
-BATCH = 250
+# Each is a world of blobs and one of paths.
+SEEDS = 1000
+MORE_SEEDS = 10_000
+BATCH = 100
 # A planted bug has to show within so many.
 SOON = 150
 
 
+def check(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        broken = run(simulate(seed)).broken + run(simulate_paths(seed))
+        assert not broken, "\n".join([*broken, f"again: python -m tests.simulation {seed}"])
+
+
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
 def test_every_world_keeps_the_invariants(first: int) -> None:
-    for seed in range(first, first + BATCH):
-        broken = run(simulate(seed)).broken
-        assert not broken, "\n".join([*broken, f"again: python -m tests.simulation {seed}"])
+    check(range(first, first + BATCH))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(SEEDS, MORE_SEEDS, BATCH))
+def test_many_more_worlds_keep_the_invariants(first: int) -> None:
+    check(range(first, first + BATCH))
 
 
 @pytest.mark.parametrize("invariant", PLANTED)
@@ -36,6 +51,17 @@ def test_each_invariant_finds_the_bug_that_was_planted_for_it(invariant: str) ->
         if any(said in line for line in broken):
             return
     raise AssertionError(f"in {SOON} worlds nobody noticed")
+
+
+@pytest.mark.parametrize("bug", PLANTED_IN_PATHS)
+def test_bugs_in_how_nars_go_on_are_found(bug: str) -> None:
+    fallback = PLANTED_IN_PATHS[bug]
+    found: list[str] = []
+    for seed in range(SOON):
+        found += run(simulate_paths(seed, fallback))
+    assert any("not delivered" in line for line in found)
+    # Even so the one hash over all of it lets no wrong byte pass for a whole.
+    assert not any("wrong bytes" in line for line in found)
 
 
 def test_a_seed_is_the_same_world_every_time() -> None:

@@ -154,7 +154,8 @@ def build(seed: int, parts: Parts = REAL) -> World:
         services = [VerifyBlobService(service) for service in services]
     hedging = None
     if random.random() < 0.7:
-        hedging = Hedging(random.choice([0.0, 0.02, 0.2, "p95"]), parts.budget())
+        delays: list[float | str] = [0.0, 0.02, 0.2, "p95"]
+        hedging = Hedging(random.choice(delays), parts.budget())
         top = parts.race(services, names, hedging)
     else:
         top = parts.fallback(services, names)
