@@ -121,6 +121,16 @@ async def test_with_a_delay_the_fastest_known_is_asked_first() -> None:
 
 
 @virtual_clock
+async def test_who_was_set_back_comes_last_however_fast() -> None:
+    fast, slow = Asked(always(0.1)), Asked(always(0.5))
+    hedging = Hedging(2.0)
+    for _ in range(4):
+        await run(hedging, fast, slow)
+    assert hedging.order(["0", "1"]) == [0, 1]
+    assert hedging.order(["0", "1"], set_back=[0]) == [1, 0]
+
+
+@virtual_clock
 async def test_one_that_fails_fast_is_not_taken_for_fast() -> None:
     down, slow = Asked(always(0.001), "down"), Asked(always(0.2))
     hedging = Hedging(2.0)

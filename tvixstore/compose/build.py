@@ -185,7 +185,9 @@ class Builder:
     def _path_infos(self, name: str, node: Node) -> PathInfoService:
         service = self._make("path_infos", PATH_INFO_MAKERS, name, node)
         status = self.health[name].observe if name in self.health else None
-        if isinstance(node, _LEAVES) and self._remembers_absence("path_infos"):
+        # Nobody puts into a binary cache.
+        takes_puts = isinstance(node, _LEAVES) and not isinstance(node, NixNode)
+        if takes_puts and self._remembers_absence("path_infos"):
             service = AnnouncingPathInfoService(service, self.path_infos_arriving)
         if name == ROOT or isinstance(node, _LEAVES):
             return MeteredPathInfoService(service, self.metrics.node("pathinfo", name), status)

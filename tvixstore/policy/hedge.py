@@ -7,7 +7,7 @@ so those that only a delay brought about are paid from a budget, which grows wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from tvixstore.policy.latency import Latencies
@@ -80,12 +80,16 @@ class Hedging:
         self.races += 1
         self.budget.earn()
 
-    def order(self, names: Sequence[str]) -> list[int]:
-        """The places of `names` in the order in which to ask them."""
+    def order(self, names: Sequence[str], set_back: Collection[int] = ()) -> list[int]:
+        """The places of `names` in the order in which to ask them; those `set_back` come last."""
         places = list(range(len(names)))
         if self.at_once or len(places) < 2:
             return places
-        return sorted(places, key=lambda place: self.of(names[place]).quantile(0.5) or 0.0)
+
+        def turn(place: int) -> tuple[bool, float]:
+            return place in set_back, self.of(names[place]).quantile(0.5) or 0.0
+
+        return sorted(places, key=turn)
 
     def after(self, name: str) -> float:
         """Seconds that the member of that name gets before the next one is asked, too."""

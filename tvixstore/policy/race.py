@@ -34,6 +34,8 @@ class Member(Generic[Result]):
 
     name: str
     ask: Callable[[], Coroutine[Any, Any, Result | None]]
+    # It failed at this very thing lately: others come first, however fast it is.
+    set_back: bool = False
 
 
 async def race(
@@ -78,7 +80,8 @@ class _Race(Generic[Result]):
         self.asked: dict[asyncio.Task[Result | None], int] = {}
         self._members = members
         self._hedging = hedging
-        self._waiting = deque(hedging.order([member.name for member in members]))
+        set_back = [place for place, member in enumerate(members) if member.set_back]
+        self._waiting = deque(hedging.order([member.name for member in members], set_back))
         self._verdict = Verdict()
         # Who was asked last.
         self._latest = ""
