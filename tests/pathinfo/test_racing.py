@@ -234,3 +234,23 @@ async def test_a_list_is_the_union_of_those_that_can_be_listed() -> None:
     assert [info async for info in service.list()] == [both, only]
     with pytest.raises(Unsupported, match="none of a, b"):
         await anext(race(Scripted(), Scripted()).list())
+
+
+@virtual_clock
+async def test_groups_within_groups_go_on_with_all_of_their_members() -> None:
+    """Also where the outer group has come to the inner one in the middle of the NAR."""
+    near = race(Scripted(breaks_at=20))
+    far = race(Scripted(breaks_at=40), Scripted(breaks_at=60), Scripted(after=1.0))
+    service = RacingPathInfoService([near, far], ["near", "far"])
+    assert await read(await service.open_nar(info_of())) == nar_of()
+
+
+@virtual_clock
+async def test_a_liar_in_an_inner_group_is_found_out_above() -> None:
+    near = race(Scripted(breaks_at=20))
+    far = race(Scripted(seed="wrong", breaks_at=60), Scripted(after=1.0))
+    service = RacingPathInfoService([near, far], ["near", "far"])
+    stream = await service.open_nar(info_of())
+    assert stream is not None
+    with pytest.raises(CorruptData, match="near and far sent together"):
+        await stream.read_all()

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from tests.simulation.parts import REAL, Parts
-from tvixstore.blob import RacingBlobService
+from tvixstore.blob import BlobService, RacingBlobService
 from tvixstore.blob.fallback import FallbackBlobService
 from tvixstore.blob.metered import MeteredBlobService
+from tvixstore.blob.mirror import MirrorBlobService
 from tvixstore.blob.negative import NegativeBlobService
 from tvixstore.blob.wrapper import BlobWrapper
 from tvixstore.castore import Digest
@@ -186,4 +187,26 @@ def _forgetful(members: Sequence[PathInfoService], *args: Any) -> PathInfoServic
 PLANTED_IN_PATHS: dict[str, Callable[..., PathInfoService]] = {
     "it does not go on": DoesNotGoOn,
     "it goes on from the beginning": _forgetful,
+}
+
+
+class LosesTheAnswer(MirrorBlobService):
+    """Tells of a write before it was done."""
+
+    async def put(self, data: bytes) -> Digest:
+        return Digest.of(data)
+
+
+def _one_less(members: Sequence[BlobService], names: Sequence[str], quorum: int) -> Any:
+    return MirrorBlobService(members, names, max(1, quorum - 1))
+
+
+def _unrepaired(members: Sequence[BlobService], names: Sequence[str], quorum: int) -> Any:
+    return MirrorBlobService(members, names, quorum, repair=False)
+
+
+PLANTED_IN_COPIES: dict[str, tuple[Callable[..., MirrorBlobService], str]] = {
+    "it takes less than its quorum": (_one_less, "have it"),
+    "it says so before it was done": (LosesTheAnswer, "have it"),
+    "it never repairs": (_unrepaired, "not repaired"),
 }

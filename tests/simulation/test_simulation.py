@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.simulation.copies import simulate_copies
 from tests.simulation.paths import simulate_paths
-from tests.simulation.planted import PLANTED, PLANTED_IN_PATHS
+from tests.simulation.planted import PLANTED, PLANTED_IN_COPIES, PLANTED_IN_PATHS
 from tests.simulation.world import simulate
 from tests.support.leaks import Leak
 from tests.support.virtual_clock import run
 
-# Each is a world of blobs and one of paths.
-SEEDS = 1000
+# Each is a world of blobs, one of paths and one of copies: some 30 ms together.
+SEEDS = 700
 MORE_SEEDS = 10_000
 BATCH = 100
 # A planted bug has to show within so many.
@@ -26,6 +27,7 @@ SOON = 150
 def check(seeds: Sequence[int]) -> None:
     for seed in seeds:
         broken = run(simulate(seed)).broken + run(simulate_paths(seed))
+        broken += run(simulate_copies(seed))
         assert not broken, "\n".join([*broken, f"again: python -m tests.simulation {seed}"])
 
 
@@ -62,6 +64,12 @@ def test_bugs_in_how_nars_go_on_are_found(bug: str) -> None:
     assert any("not delivered" in line for line in found)
     # Even so the one hash over all of it lets no wrong byte pass for a whole.
     assert not any("wrong bytes" in line for line in found)
+
+
+@pytest.mark.parametrize("bug", PLANTED_IN_COPIES)
+def test_bugs_in_how_copies_are_kept_are_found(bug: str) -> None:
+    mirror, said = PLANTED_IN_COPIES[bug]
+    assert any(said in line for seed in range(SOON) for line in run(simulate_copies(seed, mirror)))
 
 
 def test_a_seed_is_the_same_world_every_time() -> None:

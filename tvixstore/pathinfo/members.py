@@ -15,7 +15,7 @@ from tvixstore.errors import ReadOnly, StorageFull, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description, PathInfo
-from tvixstore.pathinfo.relay import NarMember, NarRelay
+from tvixstore.pathinfo.relay import NarMember, NarRelay, hashed_above, is_hashed_above
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.ttl import TtlMap
 from tvixstore.policy.verdict import Verdict
@@ -93,21 +93,24 @@ class PathInfoMembers(PathInfoService):
             NarMember(name, member, self._on_break(path_hash, index))
             for index, name, member in self._in_turn(path_hash)
         ]
+        # Of a part there is no hash that it could go on under, unless somebody above has one.
+        hashed = is_hashed_above() and length is None
+        whole = not offset and length is None
         while members:
             member = members.pop(0)
             try:
-                stream = await member.service.open_nar(description, offset, length, into)
+                with hashed_above(hashed or (whole and bool(members))):
+                    stream = await member.service.open_nar(description, offset, length, into)
             except Exception as error:
                 member.failed(error)
                 verdict.failed(member.name, error)
                 continue
             if stream is None:
                 verdict.absent()
-            elif offset or length is not None:
-                # Of a part there is no hash that it could go on under.
-                return WatchedStream(stream, member.failed)
+            elif whole or hashed:
+                return NarRelay(description, member, stream, members, into, offset)
             else:
-                return NarRelay(description, member, stream, members, into)
+                return WatchedStream(stream, member.failed)
         verdict.conclude()
         return None
 

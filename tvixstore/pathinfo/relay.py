@@ -2,13 +2,16 @@
 
 Each member vouches for the bytes of its own NAR, and for none of what another sent before. So the
 whole is hashed on the way, and where more than one had a part in it, the last piece goes out only
-when all of it was right.
+when all of it was right. Of groups within groups, the outermost with a choice does that, and those
+below go on for it with any part.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from tvixstore.errors import CorruptData, StoreError, Unavailable
@@ -19,6 +22,23 @@ from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.streams import ByteStream
 
 log = Logger("tvixstore.pathinfo.relay")
+
+_hashed: ContextVar[bool] = ContextVar("hashed", default=False)
+
+
+def is_hashed_above() -> bool:
+    """Whether somebody who asked for this NAR hashes all of it."""
+    return _hashed.get()
+
+
+@contextmanager
+def hashed_above(hashed: bool) -> Iterator[None]:
+    """For who opens a NAR inside: whether it is hashed as a whole here."""
+    token = _hashed.set(hashed)
+    try:
+        yield
+    finally:
+        _hashed.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +60,16 @@ class NarRelay(ByteStream):
         stream: ByteStream,
         others: list[NarMember],
         into: PathInfoService | None,
+        offset: int = 0,
     ) -> None:
         self._description = description
         self._member = member
         self._stream = stream
         self._others = others
         self._into = into
-        self._position = 0
+        self._position = offset
         # With nobody to go on, the member's own word is enough.
-        self._hash = hashlib.sha256() if others else None
+        self._hash = hashlib.sha256() if others and not is_hashed_above() else None
         self._parts = [member]
 
     async def __anext__(self) -> bytes:
@@ -94,9 +115,10 @@ class NarRelay(ByteStream):
         while self._others:
             member = self._others.pop(0)
             try:
-                stream = await member.service.open_nar(
-                    self._description, self._position, None, self._into
-                )
+                with hashed_above(True):
+                    stream = await member.service.open_nar(
+                        self._description, self._position, None, self._into
+                    )
             except Exception as another:
                 member.failed(another)
                 if not isinstance(another, StoreError | OSError):
