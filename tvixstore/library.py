@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ class Store:
     blobs: BlobService
     directories: DirectoryService
     path_infos: PathInfoService
+    # Has every `negative` node of the composition forget what it remembers as absent.
+    forget_absences: Callable[[], None] = lambda: None
 
 
 @asynccontextmanager
@@ -53,5 +55,8 @@ async def open_text(text: str, folder: str | PathLike[str] | None) -> AsyncItera
 async def _running(config: Config) -> AsyncIterator[Store]:
     async with await Composition.open(config, embedded=True) as composition:
         yield Store(
-            composition.content.blobs, composition.content.directories, composition.path_infos
+            composition.content.blobs,
+            composition.content.directories,
+            composition.path_infos,
+            composition.forget_absences,
         )

@@ -6,6 +6,8 @@ Label children are bound once and kept: a call then costs well under a microseco
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tvixstore.tallies import Count, Counts, Spread, Spreads
@@ -129,6 +131,12 @@ class Metrics:
             "Chunks found corrupt or missing on disk, dropped to be fetched again",
             registry=registry,
         )
+        self.repairs = Counts(
+            "tvixstore_repairs",
+            "What a mirror's member lacked; outcome: done, failed, dropped",
+            ["service", "node", "outcome"],
+            registry,
+        )
         self.evictions = Counter("tvixstore_evictions", "Paths evicted", registry=registry)
         self.evicted_bytes = Counter(
             "tvixstore_evicted_bytes",
@@ -138,6 +146,10 @@ class Metrics:
         self.build_info = Gauge(
             "tvixstore_build_info", "Always 1", ["version", "python"], registry=registry
         )
+
+    def repairs_of(self, service: str, node: str) -> Callable[[str], None]:
+        """What counts the repairs of a mirror, by outcome: done, failed or dropped."""
+        return lambda outcome: self.repairs.labels(service, node, outcome).inc()
 
     def node(self, service: str, node: str) -> NodeMeter:
         return NodeMeter(self, service, node)

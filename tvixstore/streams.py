@@ -9,8 +9,11 @@ happens to close it); a stream that needs helpers owns plain tasks and ends them
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
+
+from tvixstore.errors import StoreError
 
 
 class ByteStream(ABC):
@@ -57,3 +60,57 @@ class BytesStream(ByteStream):
 
     async def aclose(self) -> None:
         self._parts.clear()
+
+
+class StartedStream(ByteStream):
+    """`inner`, whose first piece came already, or whose end: `start` waits for that."""
+
+    def __init__(self, inner: ByteStream) -> None:
+        self._inner = inner
+        self._first: bytes | None = None
+
+    async def start(self) -> None:
+        """Waits for the first piece; closes `inner` if that fails."""
+        try:
+            self._first = await anext(self._inner, None)
+        except BaseException:
+            await self._inner.aclose()
+            raise
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return await self._inner.__anext__()
+
+    async def aclose(self) -> None:
+        self._first = None
+        await self._inner.aclose()
+
+
+async def started(opening: Awaitable[ByteStream | None]) -> ByteStream | None:
+    """The stream that `opening` gives, once its first piece is there."""
+    stream = await opening
+    if stream is None:
+        return None
+    begun = StartedStream(stream)
+    await begun.start()
+    return begun
+
+
+class WatchedStream(ByteStream):
+    """Tells `on_break` when the stream cannot go on."""
+
+    def __init__(self, stream: ByteStream, on_break: Callable[[Exception], None]) -> None:
+        self._stream = stream
+        self._on_break = on_break
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._stream.__anext__()
+        except (StoreError, OSError) as error:
+            self._on_break(error)
+            raise
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

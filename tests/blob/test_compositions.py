@@ -31,6 +31,7 @@ from tvixstore.blob import (
 )
 from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData, Incomplete, ReadOnly, StorageFull, StoreError, Unavailable
+from tvixstore.policy.hedge import Hedging
 from tvixstore.pools import Pools
 
 CHUNK = 700
@@ -102,7 +103,7 @@ class World:
         members = [self.build(depth - 1) for _ in range(self.random.randint(1, 3))]
         names = [f"m{index}" for index in range(len(members))]
         if kind == "race":
-            return RacingBlobService(members, names, self.random.choice([0.0, 0.5]))
+            return RacingBlobService(members, names, Hedging(self.random.choice([0.0, 0.5])))
         return FallbackBlobService(members, names)
 
     def held(self, digest: Digest) -> bool:

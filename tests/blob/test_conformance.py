@@ -24,9 +24,22 @@ from tvixstore.blob import (
     ReadOnlyBlobService,
     VerifyBlobService,
 )
+from tvixstore.blob.breaker import BreakerBlobService
+from tvixstore.blob.chaos import ChaosBlobService
+from tvixstore.blob.limit import LimitBlobService
+from tvixstore.blob.metered import MeteredBlobService
+from tvixstore.blob.mirror import MirrorBlobService
+from tvixstore.blob.negative import NegativeBlobService
 from tvixstore.blob.objectstore import ObjectStoreBlobService
+from tvixstore.blob.retry import RetryBlobService
+from tvixstore.blob.shard import ShardBlobService
+from tvixstore.blob.timeout import TimeoutBlobService
 from tvixstore.castore import EMPTY_DIGEST, Digest
 from tvixstore.kv import Durability, MemoryKeyValue
+from tvixstore.metrics import Metrics
+from tvixstore.policy.chaos import Chaos
+from tvixstore.policy.limit import Limit
+from tvixstore.policy.rendezvous import Rendezvous
 from tvixstore.pools import Pools
 from tvixstore.streams import BytesStream, ByteStream
 
@@ -69,6 +82,40 @@ def over(make: Callable[[BlobService], BlobService], *, chunk_size: int | None =
             yield ReadsFrom(make(store.blobs), store.blobs)
 
     return factory
+
+
+def through(
+    make: Callable[[BlobService, Path, Pools], BlobService], *, chunk_size: int | None = None
+) -> Factory:
+    """The row of a wrapper that passes writes on, and is written itself."""
+
+    @asynccontextmanager
+    async def factory(path: Path) -> AsyncIterator[BlobService]:
+        pools = Pools(files=2, cpu=1, dns=1)
+        try:
+            if chunk_size is None:
+                yield make(MemoryBlobService(), path, pools)
+            else:
+                async with local_store(path, chunk_size=chunk_size) as store:
+                    yield make(store.blobs, path, pools)
+        finally:
+            pools.close()
+
+    return factory
+
+
+def wrapper(make: Callable[[BlobService], BlobService], chunk_size: int | None = None) -> Factory:
+    return through(lambda inner, _, __: make(inner), chunk_size=chunk_size)
+
+
+def mirror(inner: BlobService, path: Path, pools: Pools) -> BlobService:
+    return MirrorBlobService([MemoryBlobService(), inner], ["one", "two"], 2)
+
+
+def shard(inner: BlobService, path: Path, pools: Pools) -> BlobService:
+    members = [MemoryBlobService(), inner, MemoryBlobService()]
+    names = ["one", "two", "three"]
+    return ShardBlobService(members, names, Rendezvous(names, [1.0, 3.0, 1.0]), path, pools)
 
 
 def cache(*, fills: bool, chunk_size: int = 64 << 10) -> Factory:
@@ -142,6 +189,20 @@ BLOB_SERVICES: dict[str, Factory] = {
     "verify": over(VerifyBlobService),
     "verify over chunks": over(VerifyBlobService, chunk_size=64 << 10),
     "readonly": over(ReadOnlyBlobService),
+    "timeout": wrapper(TimeoutBlobService),
+    "retry": wrapper(RetryBlobService, 64 << 10),
+    "breaker": wrapper(BreakerBlobService),
+    "negative": wrapper(NegativeBlobService, 64 << 10),
+    "limit": wrapper(lambda inner: LimitBlobService(inner, Limit.of(1, 1 << 40))),
+    "limit over chunks": wrapper(
+        lambda inner: LimitBlobService(inner, Limit.of(2, None)), 64 << 10
+    ),
+    "metered": wrapper(lambda inner: MeteredBlobService(inner, Metrics().node("blob", "inner"))),
+    "mirror": through(mirror),
+    "mirror over chunks": through(mirror, chunk_size=64 << 10),
+    "shard": through(shard),
+    "shard over chunks": through(shard, chunk_size=64 << 10),
+    "chaos that is calm": wrapper(lambda inner: ChaosBlobService(inner, Chaos())),
     **BLOB_ROWS,
 }
 

@@ -8,6 +8,7 @@ from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.blob import MemoryBlobService, RacingBlobService, ReadOnlyBlobService
 from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData, ReadOnly, Unavailable
+from tvixstore.policy.hedge import Hedging
 
 CHUNK = 100_000
 DATA = noise(7 * CHUNK)
@@ -21,7 +22,7 @@ def holder(chunk: int | None = None, **script: object) -> Scripted:
 
 
 def race(*members: Scripted, hedge: float = 0.0) -> RacingBlobService:
-    return RacingBlobService(members, "abcdef"[: len(members)], hedge)
+    return RacingBlobService(members, "abcdef"[: len(members)], Hedging(hedge))
 
 
 @virtual_clock
@@ -98,7 +99,7 @@ async def test_a_winner_that_turns_out_wrong_breaks_the_stream() -> None:
     assert isinstance(error, CorruptData)
     assert came == DATA[: len(came)] and len(came) < len(DATA)
     # Whoever comes back goes to the other one first, with a hedge.
-    service.hedge = 30.0
+    service.hedge = Hedging(30.0)
     assert await service.read(DIGEST) == DATA
 
 

@@ -259,7 +259,8 @@ def test_every_type_loads_on_every_service_that_it_is_for() -> None:
     graph = lower(config)
     written = {(kind, node.type) for kind, _, node in graph.nodes()}
     assert written == {(kind, name) for kind in KINDS for name in NODE_TYPES[kind]}
-    (warning,) = lint(config)
+    # Faults on purpose are warned of wherever they are.
+    (warning,) = [each for each in lint(config) if "chaos" not in str(each)]
     assert str(warning) == (
         "[pathinfoservices.signed]: keyfile: /etc/tvix/ours.sec is not a file on this machine"
     )

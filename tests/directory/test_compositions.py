@@ -30,6 +30,7 @@ from tvixstore.directory import (
     VerifyDirectoryService,
 )
 from tvixstore.errors import CorruptData, Incomplete, ReadOnly, StorageFull, StoreError, Unavailable
+from tvixstore.policy.hedge import Hedging
 
 LONG = long_closure(20)
 ALL = [*CLOSURE, EMPTY, *LONG]
@@ -94,7 +95,7 @@ class World:
         members = [self.build(depth - 1) for _ in range(self.random.randint(1, 3))]
         names = [f"m{index}" for index in range(len(members))]
         if kind == "race":
-            return RacingDirectoryService(members, names, self.random.choice([0.0, 0.5]))
+            return RacingDirectoryService(members, names, Hedging(self.random.choice([0.0, 0.5])))
         return FallbackDirectoryService(members, names)
 
     def held(self, digest: Digest) -> bool:

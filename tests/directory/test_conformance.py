@@ -24,8 +24,21 @@ from tvixstore.directory import (
     ReadOnlyDirectoryService,
     VerifyDirectoryService,
 )
+from tvixstore.directory.breaker import BreakerDirectoryService
+from tvixstore.directory.chaos import ChaosDirectoryService
+from tvixstore.directory.limit import LimitDirectoryService
+from tvixstore.directory.metered import MeteredDirectoryService
+from tvixstore.directory.mirror import MirrorDirectoryService
+from tvixstore.directory.negative import NegativeDirectoryService
+from tvixstore.directory.retry import RetryDirectoryService
+from tvixstore.directory.shard import ShardDirectoryService
+from tvixstore.directory.timeout import TimeoutDirectoryService
 from tvixstore.errors import CorruptData, Incomplete, InvalidData, StorageFull, Unavailable
 from tvixstore.kv import LmdbEngine, MemoryKeyValue
+from tvixstore.metrics import Metrics
+from tvixstore.policy.chaos import Chaos
+from tvixstore.policy.limit import Limit
+from tvixstore.policy.rendezvous import Rendezvous
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,12 @@ async def local_over_lmdb(path: Path) -> AsyncIterator[Subject]:
         await engine.aclose()
 
 
+def shard() -> DirectoryService:
+    names = ["one", "two", "three"]
+    members = [MemoryDirectoryService() for _ in names]
+    return ShardDirectoryService(members, names, Rendezvous(names, [1.0, 2.0, 1.0]))
+
+
 SERVICES: dict[str, Factory] = {
     "memory": plain(MemoryDirectoryService),
     "local over memory": plain(lambda: LocalDirectoryService(MemoryKeyValue())),
@@ -131,6 +150,22 @@ SERVICES: dict[str, Factory] = {
     ),
     "verify": over(VerifyDirectoryService, writable=True),
     "readonly": over(ReadOnlyDirectoryService, writable=False),
+    "timeout": over(TimeoutDirectoryService, writable=True),
+    "retry": over(RetryDirectoryService, writable=True),
+    "breaker": over(BreakerDirectoryService, writable=True),
+    "negative": plain(lambda: NegativeDirectoryService(MemoryDirectoryService())),
+    "limit": over(lambda inner: LimitDirectoryService(inner, Limit.of(1, 1 << 40)), writable=True),
+    "metered": over(
+        lambda inner: MeteredDirectoryService(inner, Metrics().node("directory", "inner")),
+        writable=True,
+    ),
+    "mirror": plain(
+        lambda: MirrorDirectoryService(
+            [MemoryDirectoryService(), MemoryDirectoryService()], ["one", "two"], 2
+        )
+    ),
+    "shard": plain(shard),
+    "chaos that is calm": over(lambda inner: ChaosDirectoryService(inner, Chaos()), writable=True),
     **{name: grpc(reach) for name, reach in REACHES.items()},
 }
 

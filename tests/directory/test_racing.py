@@ -15,10 +15,11 @@ from tvixstore.directory import (
     ReadOnlyDirectoryService,
 )
 from tvixstore.errors import Incomplete, ReadOnly, Unavailable
+from tvixstore.policy.hedge import Hedging
 
 
 def race(*members: Scripted, hedge: float = 0.0) -> RacingDirectoryService:
-    return RacingDirectoryService(members, "abcdef"[: len(members)], hedge)
+    return RacingDirectoryService(members, "abcdef"[: len(members)], Hedging(hedge))
 
 
 @virtual_clock

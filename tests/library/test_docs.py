@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from tests.library.stores import LOCAL, put
 from tvixstore.blob import MemoryBlobService
 from tvixstore.compose import NodeType, lint, load_text
 from tvixstore.compose.graph import KINDS
+from tvixstore.compose.long import SECTIONS
 from tvixstore.compose.nodes import NODE_TYPES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text()
@@ -52,8 +54,18 @@ def test_what_it_links_to_is_there() -> None:
 
 def test_the_long_form_that_is_explained_loads() -> None:
     text = (Path(__file__).parents[2] / "docs" / "composition.md").read_text()
-    (example,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    example, *policies = re.findall(r"```toml\n(.*?)```", text, re.S)
     config = load_text(example, "composition.md", Path("/etc"), {})
     assert [warning.section for warning in lint(config)] == []
-    explained = set(re.findall(r"^\| `([a-z-]+)` \| [bdp]", text, re.M)) | {"combined"}
+    rows = re.findall(r"^\| `([a-z-]+)` \| (?:[bdp] ?)+\|", text, re.M)
+    explained = {*rows, "combined"}
     assert explained == {name for kind in KINDS for name in NODE_TYPES[kind]}
+    shown = set()
+    for snippet in policies:
+        for section, tables in tomllib.loads(snippet).items():
+            (kind,) = [kind for kind in KINDS if SECTIONS[kind] == section]
+            for table in tables.values():
+                NODE_TYPES[kind][table["type"]].model_validate(table)
+                shown.add(table["type"])
+    # Each policy has a heading and an example of its own.
+    assert shown == set(re.findall(r"^### (\w+)$", text, re.M))

@@ -26,6 +26,8 @@ from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.hedge import Budget, Hedging
+from tvixstore.policy.timeout import Timeout
 
 LOOKUP = 10.0
 ATTEMPT = 5.0
@@ -57,7 +59,7 @@ class Upstream:
 def guarded(upstream: Upstream, name: str) -> PathInfoService:
     breaker = Breaker(failures=1 if upstream.optional else 5)
     service = BreakerPathInfoService(
-        RetryPathInfoService(TimeoutPathInfoService(upstream.script(), ATTEMPT)), breaker
+        RetryPathInfoService(TimeoutPathInfoService(upstream.script(), Timeout(ATTEMPT))), breaker
     )
     return OptionalPathInfoService(service, name, breaker) if upstream.optional else service
 
@@ -67,7 +69,9 @@ def compose(classes: list[list[Upstream]], hedge: float) -> CachedPathInfoServic
     for position, members in enumerate(classes):
         names = [f"{position}.{number}" for number in range(len(members))]
         guarded_members = [guarded(*each) for each in zip(members, names, strict=True)]
-        races.append(RacingPathInfoService(guarded_members, names, hedge))
+        races.append(
+            RacingPathInfoService(guarded_members, names, Hedging(hedge, Budget(most=1000.0)))
+        )
     names = [f"class {position}" for position in range(len(races))]
     far = NegativePathInfoService(FallbackPathInfoService(races, names, LOOKUP))
     return CachedPathInfoService(MemoryPathInfoService(memory_content()), far)
@@ -78,8 +82,9 @@ def surely_found(classes: list[list[Upstream]], hedge: float) -> bool:
     left = LOOKUP
     for position, members in enumerate(classes):
         share = left if position == len(classes) - 1 else left / 2
-        for number, member in enumerate(members):
-            took = number * hedge + member.delay
+        for member in members:
+            # It may be the last in its class: the order is that of what was measured.
+            took = (len(members) - 1) * hedge + member.delay
             if member.has_it and took < 0.95 * share - 1e-6 and member.delay < ATTEMPT - 1e-6:
                 return True
         left -= share

@@ -43,20 +43,28 @@ from tvixstore.pathinfo import (
 from tvixstore.pathinfo.access import LastAccess
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.pathinfo.chaos import ChaosPathInfoService
 from tvixstore.pathinfo.countersigning import CountersigningPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.limit import LimitPathInfoService
 from tvixstore.pathinfo.lru import LruPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
+from tvixstore.pathinfo.mirror import MirrorPathInfoService
+from tvixstore.pathinfo.names import NamesPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
 from tvixstore.pathinfo.required import SignatureRequiredPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
+from tvixstore.pathinfo.shard import ShardPathInfoService
 from tvixstore.pathinfo.signing import Signer, SigningPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.pathinfo.verify import VerifyPathInfoService
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.chaos import Chaos
+from tvixstore.policy.limit import Limit
+from tvixstore.policy.rendezvous import Rendezvous
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
 
@@ -153,6 +161,8 @@ def _required(inner: PathInfoService) -> PathInfoService:
     return SigningPathInfoService(required, Signer(OURS))
 
 
+SHARDS = ["one", "two", "three"]
+
 SERVICES: dict[str, Factory] = {
     "memory": plain(lambda content: MemoryPathInfoService(content, KEYS)),
     "local over memory": plain(
@@ -169,6 +179,23 @@ SERVICES: dict[str, Factory] = {
     "breaker": over(BreakerPathInfoService),
     "optional": over(lambda inner: OptionalPathInfoService(inner, "spare", Breaker())),
     "negative": over(NegativePathInfoService),
+    "limit": over(lambda inner: LimitPathInfoService(inner, Limit.of(1, 1 << 40))),
+    "names": over(lambda inner: NamesPathInfoService(inner, ["*"], ["secret-*"])),
+    "chaos that is calm": over(lambda inner: ChaosPathInfoService(inner, Chaos())),
+    "mirror": plain(
+        lambda content: MirrorPathInfoService(
+            [MemoryPathInfoService(content, KEYS), MemoryPathInfoService(content, KEYS)],
+            ["one", "two"],
+            quorum=2,
+        )
+    ),
+    "shard": plain(
+        lambda content: ShardPathInfoService(
+            [MemoryPathInfoService(content, KEYS) for _ in SHARDS],
+            SHARDS,
+            Rendezvous(SHARDS, [1.0, 2.0, 1.0]),
+        )
+    ),
     "lru": plain(lambda content: LruPathInfoService(1000, content, KEYS)),
     "readonly": over(ReadOnlyPathInfoService, writable=False),
     "verify": over(

@@ -9,12 +9,13 @@ from tests.support.virtual_clock import virtual_clock
 from tvixstore.errors import Skipped, StoreError, Unavailable
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo.negative import NegativePathInfoService
+from tvixstore.policy.negative import Absences
 
 
 @virtual_clock
 async def test_an_absent_path_is_asked_for_once_in_its_time() -> None:
     inner = Scripted(says=None)
-    service = NegativePathInfoService(inner, ttl=60.0)
+    service = NegativePathInfoService(inner, Absences(ttl=60.0))
     for _ in range(3):
         assert await service.describe(KEY) is None
         assert await service.get(KEY) is None
@@ -75,7 +76,7 @@ async def test_an_absent_that_a_put_has_overtaken_is_not_remembered() -> None:
 @virtual_clock
 async def test_memory_is_bounded() -> None:
     inner = Scripted(says=None)
-    service = NegativePathInfoService(inner, capacity=2)
+    service = NegativePathInfoService(inner, Absences(capacity=2))
     paths = [StorePath(bytes([number] * 20), "x") for number in range(3)]
     for path in paths:
         await service.describe(path.hash)

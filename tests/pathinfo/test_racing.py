@@ -9,10 +9,11 @@ from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.errors import CorruptData, ReadOnly, Skipped, Unavailable, Unsupported
 from tvixstore.pathinfo import MemoryPathInfoService, PathInfo
 from tvixstore.pathinfo.racing import RacingPathInfoService
+from tvixstore.policy.hedge import Hedging
 
 
 def race(*members: Scripted, hedge: float = 0.0) -> RacingPathInfoService:
-    return RacingPathInfoService(members, "abcdef"[: len(members)], hedge)
+    return RacingPathInfoService(members, "abcdef"[: len(members)], Hedging(hedge))
 
 
 def skipped(name: str) -> Skipped:
@@ -134,14 +135,12 @@ async def test_get_says_why_it_has_nothing() -> None:
 
 
 @virtual_clock
-async def test_after_a_break_the_client_resumes_from_another_member() -> None:
+async def test_after_a_break_the_nar_goes_on_from_another_member() -> None:
     breaks, healthy = Scripted(breaks_at=40), Scripted(after=1.0)
     service = race(breaks, healthy)
     description = await service.describe(KEY)
     assert description is not None
-    came = await read_until_it_breaks(await service.open_nar(description))
-    rest = await read(await service.open_nar(description, len(came)))
-    assert came + rest == nar_of()
+    assert await read(await service.open_nar(description)) == nar_of()
     assert healthy.asked("open_nar") == 1
     # Also where it wins the path once more, for five minutes.
     assert await service.describe(KEY) is not None
@@ -152,6 +151,59 @@ async def test_after_a_break_the_client_resumes_from_another_member() -> None:
     await read(await service.open_nar(description))
     assert breaks.asked("open_nar") == 2
     assert (breaks.open_streams, healthy.open_streams) == (0, 0)
+
+
+@virtual_clock
+async def test_a_part_breaks_off_and_the_client_resumes_from_another_member() -> None:
+    breaks, healthy = Scripted(breaks_at=40), Scripted()
+    service = race(breaks, healthy)
+    came = await read_until_it_breaks(await service.open_nar(info_of(), 10))
+    assert came == nar_of()[10:40]
+    rest = await read(await service.open_nar(info_of(), 10 + len(came)))
+    assert nar_of()[:10] + came + rest == nar_of()
+
+
+@virtual_clock
+async def test_what_two_members_sent_together_is_hashed_before_its_last_byte_goes_out() -> None:
+    """Each is right about its own NAR, and the first sent something else before it broke."""
+    liar, honest, spare = Scripted(seed="wrong", breaks_at=40), Scripted(), Scripted()
+    service = race(liar, honest, spare)
+    stream = await service.open_nar(info_of())
+    assert stream is not None
+    came = b""
+    with pytest.raises(CorruptData, match="a and b sent together"):
+        async with stream:
+            async for part in stream:
+                came += part
+    assert len(came) < len(nar_of())
+    # Nobody knows which of the two it was, so another is asked next.
+    assert await read(await service.open_nar(info_of())) == nar_of()
+    assert spare.asked("open_nar") == 1
+
+
+@virtual_clock
+async def test_a_nar_goes_on_only_with_the_very_same_nar() -> None:
+    breaks, other, same = Scripted(breaks_at=30), Scripted(info_of("other")), Scripted(after=1.0)
+    assert await read(await race(breaks, other, same).open_nar(info_of())) == nar_of()
+
+
+@virtual_clock
+async def test_a_nar_breaks_where_all_have_broken() -> None:
+    members = [Scripted(breaks_at=20), Scripted(breaks_at=40), Scripted(Unavailable("down"))]
+    service = race(*members)
+    assert await read_until_it_breaks(await service.open_nar(info_of())) == nar_of()[:40]
+    assert [member.open_streams for member in members] == [0, 0, 0]
+
+
+@virtual_clock
+async def test_who_leaves_a_nar_that_went_on_closes_it_at_both() -> None:
+    members = [Scripted(breaks_at=20), Scripted(after=1.0)]
+    stream = await race(*members).open_nar(info_of())
+    assert stream is not None
+    for _ in range(3):
+        await anext(stream)
+    await stream.aclose()
+    assert [member.open_streams for member in members] == [0, 0]
 
 
 @virtual_clock
@@ -182,3 +234,23 @@ async def test_a_list_is_the_union_of_those_that_can_be_listed() -> None:
     assert [info async for info in service.list()] == [both, only]
     with pytest.raises(Unsupported, match="none of a, b"):
         await anext(race(Scripted(), Scripted()).list())
+
+
+@virtual_clock
+async def test_groups_within_groups_go_on_with_all_of_their_members() -> None:
+    """Also where the outer group has come to the inner one in the middle of the NAR."""
+    near = race(Scripted(breaks_at=20))
+    far = race(Scripted(breaks_at=40), Scripted(breaks_at=60), Scripted(after=1.0))
+    service = RacingPathInfoService([near, far], ["near", "far"])
+    assert await read(await service.open_nar(info_of())) == nar_of()
+
+
+@virtual_clock
+async def test_a_liar_in_an_inner_group_is_found_out_above() -> None:
+    near = race(Scripted(breaks_at=20))
+    far = race(Scripted(seed="wrong", breaks_at=60), Scripted(after=1.0))
+    service = RacingPathInfoService([near, far], ["near", "far"])
+    stream = await service.open_nar(info_of())
+    assert stream is not None
+    with pytest.raises(CorruptData, match="near and far sent together"):
+        await stream.read_all()

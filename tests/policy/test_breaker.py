@@ -8,6 +8,8 @@ import pytest
 from tests.support.virtual_clock import virtual_clock
 from tvixstore.errors import CorruptData, StorageFull, Unavailable, Untrusted
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.race import Member, race
+from tvixstore.policy.timeout import answer_within
 
 Call = Callable[[], Awaitable[str | None]]
 
@@ -161,11 +163,38 @@ async def test_a_probe_that_was_cancelled_late_is_a_failure() -> None:
 
 
 @virtual_clock
-async def test_a_probe_that_was_cancelled_soon_leaves_the_probing_to_the_next() -> None:
+async def test_a_probe_that_was_cancelled_soon_is_a_failure_too() -> None:
     breaker = Breaker(failures=1, open_for=30.0, slow=3.0)
     await outcome(breaker, fail)
     await asyncio.sleep(30.0)
     await run_and_cancel_after(breaker, 0.1)
+    assert await outcome(breaker, present) == "left alone"
+    await asyncio.sleep(30.0)
+    assert await outcome(breaker, present) == "present"
+
+
+@virtual_clock
+async def test_a_probe_that_timed_out_is_a_failure() -> None:
+    breaker = Breaker(failures=1, open_for=30.0)
+    await outcome(breaker, fail)
+    await asyncio.sleep(30.0)
+    with pytest.raises(Unavailable, match="no answer within 1 s"):
+        await answer_within(1.0, lambda: breaker.run(hang))
+    assert await outcome(breaker, present) == "left alone"
+
+
+@virtual_clock
+async def test_a_probe_that_lost_a_race_leaves_the_probing_to_the_next() -> None:
+    breaker = Breaker(failures=1, open_for=30.0, slow=3.0)
+    await outcome(breaker, fail)
+    await asyncio.sleep(30.0)
+
+    async def fast() -> str | None:
+        await asyncio.sleep(0.1)
+        return "here"
+
+    slow = Member("slow", lambda: breaker.run(hang))
+    assert await race([slow, Member("fast", fast)]) == (1, "here")
     assert state(breaker) == "open"
     assert await outcome(breaker, present) == "present"
     assert state(breaker) == "closed"
@@ -238,3 +267,14 @@ async def test_what_strangers_signed_is_an_answer() -> None:
     with pytest.raises(Untrusted):
         await breaker.run(stranger)
     assert state(breaker) == "closed"
+
+
+@virtual_clock
+async def test_a_stream_that_broke_counts_like_a_call_that_failed() -> None:
+    breaker = Breaker(failures=2)
+    breaker.broke(StorageFull("our disk"))
+    breaker.broke(Untrusted("a stranger's"))
+    breaker.broke(Unavailable("connection reset"))
+    assert state(breaker) == "closed"
+    breaker.broke(CorruptData("wrong bytes"))
+    assert state(breaker) == "open"

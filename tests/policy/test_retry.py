@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from random import Random
 
 import pytest
@@ -7,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.virtual_clock import now, virtual_clock
+from tvixstore import policy
 from tvixstore.errors import (
     CorruptData,
     Incomplete,
@@ -17,7 +21,7 @@ from tvixstore.errors import (
     Unavailable,
 )
 from tvixstore.policy.deadline import bounded
-from tvixstore.policy.retry import Retry
+from tvixstore.policy.retry import RETRIED, Retry, is_retried
 
 
 class Flaky:
@@ -140,3 +144,43 @@ async def test_it_never_sleeps_past_the_deadline() -> None:
         await Retry(attempts=9, min_delay=0.4, max_delay=10.0, random=Longest()).run(flaky)
     assert flaky.calls == [0, 0.4]
     assert now() < 1.0
+
+
+def every(kind: type[StoreError]) -> Iterator[type[StoreError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from every(below)
+
+
+def test_of_every_error_it_is_decided_whether_it_is_retried() -> None:
+    for module in iter_modules(policy.__path__, "tvixstore.policy."):
+        import_module(module.name)
+    # Rooms further up may have kinds of their own, of which what they derive from decides.
+    rooms = ("tvixstore.errors", "tvixstore.policy.")
+    ours = {kind for kind in every(StoreError) if kind.__module__.startswith(rooms)}
+    assert {kind.__name__ for kind in ours - set(RETRIED)} == set()
+    assert {kind.__name__ for kind in set(RETRIED) - ours} == set()
+
+
+def test_an_error_from_elsewhere_is_retried_like_what_it_derives_from() -> None:
+    class Busy(Unavailable):
+        pass
+
+    class Broken(CorruptData):
+        pass
+
+    assert is_retried(Busy("x")) and not is_retried(Broken("x"))
+    assert not is_retried(OSError("x"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind, again in RETRIED.items() if not again])
+def test_what_is_final_is_raised_at_once(kind: type[StoreError]) -> None:
+    @virtual_clock
+    async def run() -> None:
+        error = kind.__new__(kind)
+        flaky = Flaky(error)
+        with pytest.raises(kind):
+            await Retry(attempts=3).run(flaky)
+        assert len(flaky.calls) == 1
+
+    run()

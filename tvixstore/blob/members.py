@@ -76,7 +76,11 @@ class BlobMembers(BlobService):
         end = None if length is None else offset + length
         answer = await self._first(
             [
-                Member(self.names[index], partial(self._open, index, digest, offset, end, size))
+                Member(
+                    self.names[index],
+                    partial(self._open, index, digest, offset, end, size),
+                    self._is_set_back(digest, index),
+                )
                 for index in order
             ],
             _MemberStream.aclose,
@@ -101,7 +105,11 @@ class BlobMembers(BlobService):
     ) -> Result | None:
         answer = await self._first(
             [
-                Member(self.names[index], partial(ask, self.members[index]))
+                Member(
+                    self.names[index],
+                    partial(ask, self.members[index]),
+                    self._is_set_back(digest, index),
+                )
                 for index in self._order(digest)
             ]
         )
@@ -142,6 +150,9 @@ class BlobMembers(BlobService):
         return sorted(
             range(len(self.members)), key=lambda index: self._set_back.get((digest, index)) or 0
         )
+
+    def _is_set_back(self, digest: Digest, index: int) -> bool:
+        return self._set_back.get((digest, index)) is not None
 
     def failed(self, digest: Digest, index: int, error: Exception) -> None:
         """Notes that a member's stream of the blob broke."""

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tvixstore.blob import BlobService
+from tvixstore.blob.arrivals import AnnouncingBlobService
+from tvixstore.blob.metered import MeteredBlobService
+from tvixstore.castore import Digest
 from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.health import UpstreamHealth
@@ -22,15 +25,19 @@ from tvixstore.compose.make_path_infos import PATH_INFO_MAKERS
 from tvixstore.compose.names import Names
 from tvixstore.compose.nodes import (
     BreakerNode,
+    ChaosNode,
     CountersigningNode,
-    GrpcPathInfoNode,
+    GrpcNode,
     KeyfileSigningNode,
     Kind,
-    LocalPathInfoNode,
-    MemoryPathInfoNode,
+    LimitNode,
+    LocalNode,
+    MemoryNode,
+    NamesNode,
     NegativeNode,
     NixNode,
     Node,
+    ObjectStoreNode,
     OptionalNode,
     RetryNode,
     SignatureRequiredNode,
@@ -40,14 +47,18 @@ from tvixstore.compose.nodes import (
 from tvixstore.compose.plugin import find_node_type
 from tvixstore.compose.stores import Stores
 from tvixstore.directory import DirectoryService
+from tvixstore.directory.arrivals import AnnouncingDirectoryService
+from tvixstore.directory.metered import MeteredDirectoryService
 from tvixstore.kv import KeyValue
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
 from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
+from tvixstore.pathinfo.arrivals import AnnouncingPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.nix import Fills, Upstream
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.negative import Arrivals
 from tvixstore.pools import Pools
 from tvixstore.rpc.client import Peer
 from tvixstore.tree import Content
@@ -61,12 +72,18 @@ _POLICIES = (
     BreakerNode,
     OptionalNode,
     NegativeNode,
+    LimitNode,
+    ChaosNode,
+    NamesNode,
     VerifyPathInfoNode,
     KeyfileSigningNode,
     CountersigningNode,
     SignatureRequiredNode,
 )
-_LEAVES = (LocalPathInfoNode, MemoryPathInfoNode, NixNode, GrpcPathInfoNode)
+# What of blobs and Directories is counted. Not what is in the local store: a NAR is rendered from
+# tens of thousands of them a second, each call of which would take a tenth longer.
+_ELSEWHERE = (ObjectStoreNode, GrpcNode)
+_LEAVES = (LocalNode, MemoryNode, ObjectStoreNode, NixNode, GrpcNode)
 
 
 class Builder:
@@ -108,6 +125,10 @@ class Builder:
         # Peers that are to be there from the start.
         self.connecting: list[Peer] = []
         self._shared: dict[object, Any] = {}
+        # Who remembers that something was absent hears here that it has come.
+        self.blobs_arriving: Arrivals[Digest] = Arrivals()
+        self.directories_arriving: Arrivals[Digest] = Arrivals()
+        self.path_infos_arriving: Arrivals[bytes] = Arrivals()
         self.blobs: Names[BlobService] = Names(
             "blobservices", graph.blobs, self._blobs, config.name
         )
@@ -164,14 +185,28 @@ class Builder:
         return self.health.get(name)
 
     def _blobs(self, name: str, node: Node) -> BlobService:
-        return self._make("blobs", BLOB_MAKERS, name, node)
+        service = self._make("blobs", BLOB_MAKERS, name, node)
+        if isinstance(node, _ELSEWHERE):
+            service = MeteredBlobService(service, self.metrics.node("blob", name))
+        if isinstance(node, _LEAVES) and self._remembers_absence("blobs"):
+            return AnnouncingBlobService(service, self.blobs_arriving)
+        return service
 
     def _directories(self, name: str, node: Node) -> DirectoryService:
-        return self._make("directories", DIRECTORY_MAKERS, name, node)
+        service = self._make("directories", DIRECTORY_MAKERS, name, node)
+        if isinstance(node, _ELSEWHERE):
+            service = MeteredDirectoryService(service, self.metrics.node("directory", name))
+        if isinstance(node, _LEAVES) and self._remembers_absence("directories"):
+            return AnnouncingDirectoryService(service, self.directories_arriving)
+        return service
 
     def _path_infos(self, name: str, node: Node) -> PathInfoService:
         service = self._make("path_infos", PATH_INFO_MAKERS, name, node)
         status = self.health[name].observe if name in self.health else None
+        # Nobody puts into a binary cache.
+        takes_puts = isinstance(node, _LEAVES) and not isinstance(node, NixNode)
+        if takes_puts and self._remembers_absence("path_infos"):
+            service = AnnouncingPathInfoService(service, self.path_infos_arriving)
         # Everything together is `root` to whoever reads metrics, whatever is on top of it; a root
         # that is a leaf is counted as one, and not twice.
         whole = name == self.graph.served and not isinstance(self.graph.path_infos[ROOT], _LEAVES)
@@ -179,6 +214,15 @@ class Builder:
             meter = self.metrics.node("pathinfo", ROOT if whole else name)
             return MeteredPathInfoService(service, meter, status)
         return service
+
+    def forget_absences(self) -> None:
+        """Has everybody who remembers that something was absent forget it."""
+        self.blobs_arriving.forget()
+        self.directories_arriving.forget()
+        self.path_infos_arriving.forget()
+
+    def _remembers_absence(self, kind: Kind) -> bool:
+        return any(isinstance(node, NegativeNode) for node in self.graph.of(kind).values())
 
     def _make(self, kind: Kind, makers: Makers[Service], name: str, node: Node) -> Service:
         make = makers.get(type(node))

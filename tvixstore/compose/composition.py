@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,6 +54,7 @@ class Composition:
         upstreams: list[UpstreamHealth],
         upkeep: Upkeep | None,
         closing: AsyncExitStack,
+        forget_absences: Callable[[], None] = lambda: None,
     ) -> None:
         self.path_infos = path_infos
         self.content = content
@@ -70,6 +72,8 @@ class Composition:
         self.upkeep = upkeep
         self._upstreams = upstreams
         self._closing = closing
+        # Has every node forget what it remembers as absent.
+        self.forget_absences = forget_absences
 
     @classmethod
     async def open(cls, config: Config, *, embedded: bool = False) -> Composition:
@@ -158,6 +162,7 @@ class Composition:
                 upstreams,
                 upkeep,
                 closing.pop_all(),
+                builder.forget_absences,
             )
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tvixstore.compose.nodes import Kind, Node
+from tvixstore.compose.nodes import Kind, Node, RetryNode
 
 ROOT = "root"
 
@@ -31,6 +31,16 @@ class Graph:
             "directories": self.directories,
             "path_infos": self.path_infos,
         }[kind]
+
+    def repeats(self, kind: Kind, name: str) -> bool:
+        """Whether the node of that name, or one that it wraps, asks again what failed."""
+        nodes, seen = self.of(kind), set[str]()
+        while name in nodes and name not in seen:
+            seen.add(name)
+            if isinstance(nodes[name], RetryNode):
+                return True
+            name = getattr(nodes[name], "inner", "")
+        return False
 
     def nodes(self) -> Iterator[tuple[Kind, str, Node]]:
         """All nodes, with their kinds and names."""

@@ -11,14 +11,18 @@ from tvixstore.compose.long import label_of
 from tvixstore.compose.mistakes import Mistake
 from tvixstore.compose.nodes import (
     CacheNode,
+    ChaosNode,
     FallbackNode,
     GrpcNode,
     GrpcPathInfoNode,
     Kind,
+    LimitNode,
     LruNode,
+    MirrorNode,
     NixNode,
     RaceNode,
     RetryNode,
+    ShardNode,
     TimeoutNode,
     VerifyPathInfoNode,
 )
@@ -38,6 +42,9 @@ def lint_graph(graph: Graph) -> list[Mistake]:
         *_forgetful(graph),
         *_missing_files(graph),
         *_needless(graph),
+        *_on_purpose(graph),
+        *_held(graph),
+        *_overall(graph),
     ]
 
 
@@ -105,11 +112,14 @@ def _starved(graph: Graph) -> Warnings:
         below = graph.of(kind).get(inner.inner)
         if isinstance(below, TimeoutNode | NixNode):
             attempt = below.attempt if isinstance(below, TimeoutNode) else below.timeout
-            if node.attempt <= attempt:
+            whole, key = (node.attempt, "attempt")
+            if node.overall is not None:
+                whole, key = node.overall, "overall"
+            if whole <= attempt:
                 yield Mistake(
                     label_of(kind, name),
-                    "attempt",
-                    f"{format_duration(node.attempt)} around a retry leaves its attempts of "
+                    key,
+                    f"{format_duration(whole)} around a retry leaves its attempts of "
                     f"{format_duration(attempt)} no second one: put the timeout inside the retry",
                 )
 
@@ -131,10 +141,52 @@ def _forgetful(graph: Graph) -> Warnings:
                     "put a cache with a local node near around it",
                 )
             name = node.near
-        elif isinstance(node, RaceNode | FallbackNode):
+        elif isinstance(node, RaceNode | FallbackNode | MirrorNode | ShardNode):
             name = node.members[0]
         elif node is not None and (neighbours := node.neighbours()):
             name = neighbours[0][1]
+
+
+def _on_purpose(graph: Graph) -> Warnings:
+    for kind, name, node in graph.nodes():
+        if isinstance(node, ChaosNode):
+            lies = node.absent_rate or any(step.startswith("absent") for step in node.script)
+            yield Mistake(
+                label_of(kind, name),
+                "type",
+                "chaos lets calls go wrong on purpose"
+                + (", and denies what is there: clients remember that" if lies else "")
+                + ": take it out after the drill",
+            )
+
+
+def _held(graph: Graph) -> Warnings:
+    """A `limit` around something that asks others while it holds a permit."""
+    for kind, name, node in graph.nodes():
+        if isinstance(node, LimitNode):
+            below = graph.of(kind).get(node.inner)
+            # A third party's node says nothing of what is below it.
+            if below is not None and below.references:
+                yield Mistake(
+                    label_of(kind, name),
+                    "inner",
+                    f'"{node.inner}" is no store itself, and waits for others while it holds a '
+                    "permit: put the limit around each of them",
+                )
+
+
+def _overall(graph: Graph) -> Warnings:
+    for kind, name, node in graph.nodes():
+        if (
+            isinstance(node, TimeoutNode)
+            and node.overall is not None
+            and not graph.repeats(kind, node.inner)
+        ):
+            yield Mistake(
+                label_of(kind, name),
+                "overall",
+                "has no retry below it: there is one attempt, and the shorter time counts",
+            )
 
 
 def _missing_files(graph: Graph) -> Warnings:

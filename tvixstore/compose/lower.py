@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -17,11 +17,14 @@ from tvixstore.compose.nodes import (
     FallbackNode,
     GrpcNode,
     GrpcPathInfoNode,
+    LimitNode,
     LocalNode,
     LocalPathInfoNode,
+    NamesNode,
     NegativeNode,
     NixNode,
     Node,
+    NothingNode,
     OptionalNode,
     RaceNode,
     RetryNode,
@@ -45,11 +48,15 @@ def lower(config: Config) -> Graph:
     Every substituter becomes breaker(retry(timeout(nix))), those of equal priority race, classes
     of priority fall back in order, what is absent is remembered, and the local store caches.
     Other daemons stand where binary caches do, verified; and their blobs and Directories behind the
-    local ones, from where what is read of them is kept.
+    local ones, from where what is read of them is kept. While `offline`, there are none of either.
 
     In either form, what `[daemon]` says of signatures stands on top of the path infos.
     """
-    return _with_signatures(_lowered(config) if config.graph is None else config.graph, config)
+    if config.graph is None:
+        graph = _lowered(config)
+    else:
+        graph = _cut_off(config.graph) if config.daemon.offline else config.graph
+    return _with_signatures(graph, config)
 
 
 def _with_signatures(graph: Graph, config: Config) -> Graph:
@@ -73,7 +80,11 @@ def _lowered(config: Config) -> Graph:
     """The graph of the short form."""
     store = dict(config.store) | {"path": config.daemon.state}
     enabled = sorted(
-        (substituter for substituter in config.substituters if substituter.enabled),
+        (
+            substituter
+            for substituter in config.substituters
+            if substituter.enabled and not config.daemon.offline
+        ),
         key=lambda substituter: substituter.priority,
     )
     local = LocalPathInfoNode.model_validate(store)
@@ -91,15 +102,41 @@ def _content(local: LocalNode, enabled: Sequence[Substituter]) -> dict[str, Node
     daemons = [substituter for substituter in enabled if is_grpc_url(substituter.url)]
     if not daemons:
         return {ROOT: local}
-    nodes: dict[str, Node] = {
-        substituter.name: GrpcNode(**_reached(substituter)) for substituter in daemons
-    }
-    names = tuple(nodes)
+    nodes: dict[str, Node] = {}
+    names = tuple(_content_of(substituter, nodes) for substituter in daemons)
     far = names[0]
     if len(names) > 1:
         far = f"{ROOT}/fallback"
         nodes[far] = FallbackNode(members=names)
     return {ROOT: CacheNode(near=LOCAL, far=far), LOCAL: local, **nodes}
+
+
+def _content_of(substituter: Substituter, nodes: dict[str, Node]) -> str:
+    """Adds what a daemon has of blobs, or Directories, to `nodes`; the name of the outermost."""
+    name = substituter.name
+    nodes[name] = GrpcNode(**_reached(substituter))
+    if substituter.rate is None:
+        return name
+    nodes[f"{name}/limit"] = LimitNode(inner=name, rate=substituter.rate)
+    return f"{name}/limit"
+
+
+def _cut_off(graph: Graph) -> Graph:
+    """`graph` with nothing in place of what is on other machines."""
+    nothing = NothingNode()
+
+    def cut(nodes: Mapping[str, Node]) -> dict[str, Node]:
+        return {
+            name: nothing if isinstance(node, GrpcNode | NixNode) else node
+            for name, node in nodes.items()
+        }
+
+    return replace(
+        graph,
+        blobs=cut(graph.blobs),
+        directories=cut(graph.directories),
+        path_infos=cut(graph.path_infos),
+    )
 
 
 def _upstreams(ordered: Sequence[Substituter], daemon: Daemon, nodes: dict[str, Node]) -> str:
@@ -127,6 +164,11 @@ def _guarded(substituter: Substituter, daemon: Daemon, nodes: dict[str, Node]) -
         failures = _OPTIONAL_FAILURES if substituter.optional else _FAILURES
     upstream = _daemon if is_grpc_url(substituter.url) else _binary_cache
     inner = upstream(substituter, daemon, nodes)
+    if substituter.only or substituter.excepted:
+        nodes[f"{name}/names"] = NamesNode(
+            inner=inner, only=substituter.only, but=substituter.excepted
+        )
+        inner = f"{name}/names"
     nodes[f"{name}/timeout"] = TimeoutNode(inner=inner, attempt=substituter.timeout)
     nodes[f"{name}/retry"] = RetryNode(inner=f"{name}/timeout", attempts=substituter.retries + 1)
     nodes[f"{name}/breaker"] = BreakerNode(

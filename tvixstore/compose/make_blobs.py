@@ -6,25 +6,53 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tvixstore.blob import BlobService, LocalBlobService, MemoryBlobService
+from tvixstore.blob.breaker import BreakerBlobService
 from tvixstore.blob.cached import CachedBlobService
+from tvixstore.blob.chaos import ChaosBlobService
 from tvixstore.blob.fallback import FallbackBlobService
+from tvixstore.blob.limit import LimitBlobService
+from tvixstore.blob.mirror import MirrorBlobService
+from tvixstore.blob.negative import NegativeBlobService
+from tvixstore.blob.nothing import NoBlobs
 from tvixstore.blob.objectstore import ObjectStoreBlobService
 from tvixstore.blob.racing import RacingBlobService
 from tvixstore.blob.readonly import ReadOnlyBlobService
+from tvixstore.blob.retry import RetryBlobService
+from tvixstore.blob.shard import ShardBlobService
+from tvixstore.blob.timeout import TimeoutBlobService
 from tvixstore.blob.verify import VerifyBlobService
 from tvixstore.compose.make_grpc import grpc_blobs
+from tvixstore.compose.make_policies import (
+    breaker_of,
+    chaos_of,
+    hedging_of,
+    limit_of,
+    placement_of,
+    retry_of,
+    timeout_of,
+)
 from tvixstore.compose.nodes import (
+    BreakerNode,
     CacheNode,
+    ChaosNode,
     FallbackNode,
     GrpcNode,
+    LimitNode,
     LocalNode,
     MemoryNode,
+    MirrorNode,
+    NegativeNode,
     Node,
+    NothingNode,
     ObjectStoreNode,
     RaceNode,
     ReadOnlyNode,
+    RetryNode,
+    ShardNode,
+    TimeoutNode,
     VerifyNode,
 )
+from tvixstore.policy.negative import Absences
 
 if TYPE_CHECKING:
     from tvixstore.compose.build import Builder
@@ -71,7 +99,7 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> BlobService:
 
 def _race(builder: Builder, name: str, node: RaceNode) -> BlobService:
     members = [builder.blobs(member) for member in node.members]
-    return RacingBlobService(members, node.members, node.hedge)
+    return RacingBlobService(members, node.members, hedging_of(node))
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> BlobService:
@@ -86,6 +114,53 @@ def _readonly(builder: Builder, name: str, node: ReadOnlyNode) -> BlobService:
     return ReadOnlyBlobService(builder.blobs(node.inner))
 
 
+def _timeout(builder: Builder, name: str, node: TimeoutNode) -> BlobService:
+    return TimeoutBlobService(builder.blobs(node.inner), timeout_of(builder, "blobs", node))
+
+
+def _retry(builder: Builder, name: str, node: RetryNode) -> BlobService:
+    return RetryBlobService(builder.blobs(node.inner), retry_of(node))
+
+
+def _breaker(builder: Builder, name: str, node: BreakerNode) -> BlobService:
+    return BreakerBlobService(builder.blobs(node.inner), breaker_of("blobs", name, node))
+
+
+def _negative(builder: Builder, name: str, node: NegativeNode) -> BlobService:
+    service = NegativeBlobService(builder.blobs(node.inner), Absences(node.ttl, node.capacity))
+    builder.blobs_arriving.subscribe(service.absences)
+    return service
+
+
+def _limit(builder: Builder, name: str, node: LimitNode) -> BlobService:
+    return LimitBlobService(builder.blobs(node.inner), limit_of(name, node))
+
+
+def _mirror(builder: Builder, name: str, node: MirrorNode) -> BlobService:
+    service = MirrorBlobService(
+        [builder.blobs(member) for member in node.members],
+        node.members,
+        node.enough(),
+        node.repair,
+        builder.metrics.repairs_of("blob", name),
+    )
+    builder.closing_services.push_async_callback(service.aclose)
+    return service
+
+
+def _shard(builder: Builder, name: str, node: ShardNode) -> BlobService:
+    members = [builder.blobs(member) for member in node.members]
+    return ShardBlobService(members, node.members, placement_of(node), builder.spool, builder.pools)
+
+
+def _chaos(builder: Builder, name: str, node: ChaosNode) -> BlobService:
+    return ChaosBlobService(builder.blobs(node.inner), chaos_of("blobs", name, node))
+
+
+def _nothing(builder: Builder, name: str, node: NothingNode) -> BlobService:
+    return NoBlobs()
+
+
 # One row a node type; the node that a maker gets is of that type.
 BLOB_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], BlobService]] = {
     MemoryNode: _memory,
@@ -97,4 +172,13 @@ BLOB_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], BlobService]] = {
     FallbackNode: _fallback,
     VerifyNode: _verify,
     ReadOnlyNode: _readonly,
+    TimeoutNode: _timeout,
+    RetryNode: _retry,
+    BreakerNode: _breaker,
+    NegativeNode: _negative,
+    LimitNode: _limit,
+    MirrorNode: _mirror,
+    ShardNode: _shard,
+    ChaosNode: _chaos,
+    NothingNode: _nothing,
 }

@@ -6,23 +6,51 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tvixstore.compose.make_grpc import grpc_directories
+from tvixstore.compose.make_policies import (
+    breaker_of,
+    chaos_of,
+    hedging_of,
+    limit_of,
+    placement_of,
+    retry_of,
+    timeout_of,
+)
 from tvixstore.compose.nodes import (
+    BreakerNode,
     CacheNode,
+    ChaosNode,
     FallbackNode,
     GrpcNode,
+    LimitNode,
     LocalNode,
     MemoryNode,
+    MirrorNode,
+    NegativeNode,
     Node,
+    NothingNode,
     RaceNode,
     ReadOnlyNode,
+    RetryNode,
+    ShardNode,
+    TimeoutNode,
     VerifyNode,
 )
 from tvixstore.directory import DirectoryService, LocalDirectoryService, MemoryDirectoryService
+from tvixstore.directory.breaker import BreakerDirectoryService
 from tvixstore.directory.cached import CachedDirectoryService
+from tvixstore.directory.chaos import ChaosDirectoryService
 from tvixstore.directory.fallback import FallbackDirectoryService
+from tvixstore.directory.limit import LimitDirectoryService
+from tvixstore.directory.mirror import MirrorDirectoryService
+from tvixstore.directory.negative import NegativeDirectoryService
+from tvixstore.directory.nothing import NoDirectories
 from tvixstore.directory.racing import RacingDirectoryService
 from tvixstore.directory.readonly import ReadOnlyDirectoryService
+from tvixstore.directory.retry import RetryDirectoryService
+from tvixstore.directory.shard import ShardDirectoryService
+from tvixstore.directory.timeout import TimeoutDirectoryService
 from tvixstore.directory.verify import VerifyDirectoryService
+from tvixstore.policy.negative import Absences
 
 if TYPE_CHECKING:
     from tvixstore.compose.build import Builder
@@ -54,7 +82,7 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> DirectoryService:
 
 def _race(builder: Builder, name: str, node: RaceNode) -> DirectoryService:
     members = [builder.directories(member) for member in node.members]
-    return RacingDirectoryService(members, node.members, node.hedge)
+    return RacingDirectoryService(members, node.members, hedging_of(node))
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> DirectoryService:
@@ -70,6 +98,57 @@ def _readonly(builder: Builder, name: str, node: ReadOnlyNode) -> DirectoryServi
     return ReadOnlyDirectoryService(builder.directories(node.inner))
 
 
+def _timeout(builder: Builder, name: str, node: TimeoutNode) -> DirectoryService:
+    timeout = timeout_of(builder, "directories", node)
+    return TimeoutDirectoryService(builder.directories(node.inner), timeout)
+
+
+def _retry(builder: Builder, name: str, node: RetryNode) -> DirectoryService:
+    return RetryDirectoryService(builder.directories(node.inner), retry_of(node))
+
+
+def _breaker(builder: Builder, name: str, node: BreakerNode) -> DirectoryService:
+    breaker = breaker_of("directories", name, node)
+    return BreakerDirectoryService(builder.directories(node.inner), breaker)
+
+
+def _negative(builder: Builder, name: str, node: NegativeNode) -> DirectoryService:
+    inner = builder.directories(node.inner)
+    service = NegativeDirectoryService(inner, Absences(node.ttl, node.capacity))
+    builder.directories_arriving.subscribe(service.absences)
+    return service
+
+
+def _limit(builder: Builder, name: str, node: LimitNode) -> DirectoryService:
+    return LimitDirectoryService(builder.directories(node.inner), limit_of(name, node))
+
+
+def _mirror(builder: Builder, name: str, node: MirrorNode) -> DirectoryService:
+    service = MirrorDirectoryService(
+        [builder.directories(member) for member in node.members],
+        node.members,
+        node.enough(),
+        node.repair,
+        builder.metrics.repairs_of("directory", name),
+    )
+    builder.closing_services.push_async_callback(service.aclose)
+    return service
+
+
+def _shard(builder: Builder, name: str, node: ShardNode) -> DirectoryService:
+    members = [builder.directories(member) for member in node.members]
+    return ShardDirectoryService(members, node.members, placement_of(node))
+
+
+def _chaos(builder: Builder, name: str, node: ChaosNode) -> DirectoryService:
+    chaos = chaos_of("directories", name, node)
+    return ChaosDirectoryService(builder.directories(node.inner), chaos)
+
+
+def _nothing(builder: Builder, name: str, node: NothingNode) -> DirectoryService:
+    return NoDirectories()
+
+
 # One row a node type; the node that a maker gets is of that type.
 DIRECTORY_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], DirectoryService]] = {
     MemoryNode: _memory,
@@ -80,4 +159,13 @@ DIRECTORY_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], DirectorySer
     FallbackNode: _fallback,
     VerifyNode: _verify,
     ReadOnlyNode: _readonly,
+    TimeoutNode: _timeout,
+    RetryNode: _retry,
+    BreakerNode: _breaker,
+    NegativeNode: _negative,
+    LimitNode: _limit,
+    MirrorNode: _mirror,
+    ShardNode: _shard,
+    ChaosNode: _chaos,
+    NothingNode: _nothing,
 }

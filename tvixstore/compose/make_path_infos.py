@@ -11,23 +11,38 @@ from tvixstore.compose.health import UpstreamHealth
 from tvixstore.compose.key_files import load_key_file
 from tvixstore.compose.long import label_of
 from tvixstore.compose.make_grpc import grpc_path_infos
+from tvixstore.compose.make_policies import (
+    breaker_of,
+    chaos_of,
+    hedging_of,
+    limit_of,
+    placement_of,
+    retry_of,
+    timeout_of,
+)
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
+    ChaosNode,
     CountersigningNode,
     FallbackNode,
     GrpcPathInfoNode,
     KeyfileSigningNode,
+    LimitNode,
     LocalPathInfoNode,
     LruNode,
     MemoryPathInfoNode,
+    MirrorNode,
+    NamesNode,
     NegativeNode,
     NixNode,
     Node,
+    NothingNode,
     OptionalNode,
     RaceNode,
     ReadOnlyNode,
     RetryNode,
+    ShardNode,
     SignatureRequiredNode,
     TimeoutNode,
     VerifyPathInfoNode,
@@ -36,22 +51,28 @@ from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import LocalPathInfoService, MemoryPathInfoService, PathInfoService
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.pathinfo.chaos import ChaosPathInfoService
 from tvixstore.pathinfo.countersigning import CountersigningPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.limit import LimitPathInfoService
 from tvixstore.pathinfo.lru import LruPathInfoService
+from tvixstore.pathinfo.mirror import MirrorPathInfoService
+from tvixstore.pathinfo.names import NamesPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.nix import NixPathInfoService, UpstreamSettings
 from tvixstore.pathinfo.nix.transports import open_upstream
+from tvixstore.pathinfo.nothing import NoPathInfos
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
 from tvixstore.pathinfo.required import SignatureRequiredPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
+from tvixstore.pathinfo.shard import ShardPathInfoService
 from tvixstore.pathinfo.signing import Signer, SigningPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.pathinfo.verify import VerifyPathInfoService
-from tvixstore.policy.breaker import Breaker
-from tvixstore.policy.retry import Retry
+from tvixstore.policy.limit import TokenBucket
+from tvixstore.policy.negative import Absences
 
 if TYPE_CHECKING:
     from tvixstore.compose.build import Builder
@@ -104,6 +125,7 @@ def _nix(builder: Builder, name: str, node: NixNode) -> PathInfoService:
         key=_remembered_as(node.base_url),
         keys=None if node.public_keys is None else KeyRing(node.public_keys),
         retries=node.retries,
+        bucket=None if node.rate is None else TokenBucket(node.rate),
         narinfo_ttl=builder.daemon.narinfo_ttl,
         negative_ttl=builder.daemon.negative_ttl,
     )
@@ -136,7 +158,7 @@ def _shown(members: Sequence[str]) -> list[str]:
 
 def _race(builder: Builder, name: str, node: RaceNode) -> PathInfoService:
     members = [builder.path_infos(member) for member in node.members]
-    return RacingPathInfoService(members, _shown(node.members), node.hedge)
+    return RacingPathInfoService(members, _shown(node.members), hedging_of(node))
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> PathInfoService:
@@ -145,21 +167,22 @@ def _fallback(builder: Builder, name: str, node: FallbackNode) -> PathInfoServic
 
 
 def _timeout(builder: Builder, name: str, node: TimeoutNode) -> PathInfoService:
-    return TimeoutPathInfoService(builder.path_infos(node.inner), node.attempt)
+    timeout = timeout_of(builder, "path_infos", node)
+    return TimeoutPathInfoService(builder.path_infos(node.inner), timeout)
 
 
 def _retry(builder: Builder, name: str, node: RetryNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
     if (health := builder.upstream_below(node.inner)) is not None:
         health.attempts = node.attempts
-    return RetryPathInfoService(inner, Retry(node.attempts, node.min_delay, node.max_delay))
+    return RetryPathInfoService(inner, retry_of(node))
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
     health = builder.upstream_below(node.inner)
     on_change = None if health is None else health.breaker_changed
-    breaker = builder.breakers[name] = Breaker(node.failures, node.open, on_change=on_change)
+    breaker = builder.breakers[name] = breaker_of("path_infos", name, node, on_change)
     return BreakerPathInfoService(inner, breaker)
 
 
@@ -170,7 +193,46 @@ def _optional(builder: Builder, name: str, node: OptionalNode) -> PathInfoServic
 
 
 def _negative(builder: Builder, name: str, node: NegativeNode) -> PathInfoService:
-    return NegativePathInfoService(builder.path_infos(node.inner), node.ttl, node.capacity)
+    inner = builder.path_infos(node.inner)
+    service = NegativePathInfoService(inner, Absences(node.ttl, node.capacity))
+    builder.path_infos_arriving.subscribe(service.absences)
+    return service
+
+
+def _limit(builder: Builder, name: str, node: LimitNode) -> PathInfoService:
+    downloads = isinstance(builder.graph.path_infos.get(node.inner), NixNode)
+    return LimitPathInfoService(builder.path_infos(node.inner), limit_of(name, node), downloads)
+
+
+def _mirror(builder: Builder, name: str, node: MirrorNode) -> PathInfoService:
+    service = MirrorPathInfoService(
+        [builder.path_infos(member) for member in node.members],
+        node.members,
+        builder.daemon.lookup_timeout,
+        node.enough(),
+        node.repair,
+        builder.metrics.repairs_of("pathinfo", name),
+    )
+    builder.closing_services.push_async_callback(service.aclose)
+    return service
+
+
+def _shard(builder: Builder, name: str, node: ShardNode) -> PathInfoService:
+    members = [builder.path_infos(member) for member in node.members]
+    return ShardPathInfoService(members, node.members, placement_of(node))
+
+
+def _chaos(builder: Builder, name: str, node: ChaosNode) -> PathInfoService:
+    chaos = chaos_of("path_infos", name, node)
+    return ChaosPathInfoService(builder.path_infos(node.inner), chaos)
+
+
+def _names(builder: Builder, name: str, node: NamesNode) -> PathInfoService:
+    return NamesPathInfoService(builder.path_infos(node.inner), node.only, node.but)
+
+
+def _nothing(builder: Builder, name: str, node: NothingNode) -> PathInfoService:
+    return NoPathInfos()
 
 
 def _verify(builder: Builder, name: str, node: VerifyPathInfoNode) -> PathInfoService:
@@ -227,4 +289,10 @@ PATH_INFO_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], PathInfoServ
     KeyfileSigningNode: _keyfile_signing,
     CountersigningNode: _countersigning,
     SignatureRequiredNode: _signature_required,
+    LimitNode: _limit,
+    MirrorNode: _mirror,
+    ShardNode: _shard,
+    ChaosNode: _chaos,
+    NamesNode: _names,
+    NothingNode: _nothing,
 }

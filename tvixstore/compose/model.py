@@ -40,6 +40,7 @@ from tvixstore.compose.values import (
 )
 from tvixstore.errors import InvalidData
 from tvixstore.nix import PublicKey
+from tvixstore.policy.hedge import LEARNED
 
 # The version that a schema is for says which of the documented keys it takes.
 LATER = "is not yet supported in this version"
@@ -67,10 +68,29 @@ def _positive(value: float) -> float:
     return value
 
 
-def _hedge(value: object) -> float:
+def _hedge(value: object) -> float | str:
+    if value == LEARNED:
+        return LEARNED
     if isinstance(value, str) and value.startswith("p") and value[1:].isdecimal():
-        raise ValueError(f'{quote(value)} {LATER}: write a duration, "0s" for all at once')
+        raise ValueError(f'{quote(value)} is not learned: write "{LEARNED}", or a duration')
     return _duration(value)
+
+
+def _format_hedge(value: float | str) -> str:
+    return value if isinstance(value, str) else format_duration(value)
+
+
+def _rate(value: object) -> int:
+    rate = parse_size(value)
+    if rate < 1:
+        raise ValueError("is a number of bytes a second, and has to be more than none")
+    return rate
+
+
+def _glob(value: object) -> str:
+    if not isinstance(value, str) or not value or "/" in value:
+        raise ValueError(f'{quote(value)} matches no name: write a glob such as "firefox-*"')
+    return value
 
 
 def _public_key(value: object) -> PublicKey:
@@ -142,7 +162,10 @@ def _writes(value: object) -> object:
 # Serialized, a value is what one would have written: `model_dump(mode="json")` could be a file.
 Duration = Annotated[float, BeforeValidator(_duration), PlainSerializer(format_duration)]
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
-HedgeDelay = Annotated[float, BeforeValidator(_hedge), PlainSerializer(format_duration)]
+HedgeDelay = Annotated[float | str, BeforeValidator(_hedge), PlainSerializer(_format_hedge)]
+# Bytes a second.
+Rate = Annotated[int, BeforeValidator(_rate), PlainSerializer(format_size)]
+Globs = Annotated[tuple[Annotated[str, BeforeValidator(_glob)], ...], Field(strict=False)]
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size)]
 ListenAddress = Annotated[InstanceOf[Address], BeforeValidator(_address), PlainSerializer(str)]
 ConfigPath = Annotated[Path, BeforeValidator(_path)]
@@ -170,8 +193,6 @@ class Section(BaseModel):
 
 class Daemon(Section):
     """`[daemon]`: the listeners, and what concerns all substituters together."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"offline"})
 
     grpc: ListenAddress = Address("tcp", "127.0.0.1", 8000)
     http: ListenAddress = Address("tcp", "127.0.0.1", 9000)
@@ -207,6 +228,8 @@ class Daemon(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     access_log: bool = False
+    # Answers from the store alone.
+    offline: bool = False
 
     def is_local(self) -> bool:
         """Whether nobody but this machine can connect."""
@@ -261,12 +284,12 @@ class Connection(Section):
     ca_file: ConfigPath | None = None
     # Without it the environment's.
     proxy: ProxyUrl | None = None
+    # Bytes a second that are downloaded.
+    rate: Rate | None = None
 
 
 class Substituter(Connection):
     """`[[substituters]]`: one upstream binary cache."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"rate", "only", "except"})
 
     url: SubstituterUrl
     # The host where left out; `load` fills it in.
@@ -280,3 +303,14 @@ class Substituter(Connection):
     # Failures in a row; 5, or 1 where `optional`.
     breaker_failures: PositiveCount | None = None
     breaker_open: PositiveDuration = 30.0
+    # Globs over the name in the narinfo that came back; no match is absent.
+    only: Globs = ()
+    # What the key is called is a word of Python's, and can only be declared like this.
+    __annotations__["except"] = Globs
+    locals()["except"] = ()
+
+    @property
+    def excepted(self) -> tuple[str, ...]:
+        """The value of `except`."""
+        globs: tuple[str, ...] = getattr(self, "except")
+        return globs

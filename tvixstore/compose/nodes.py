@@ -6,9 +6,15 @@ The short form is lowered to these, and there is no other way to build anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tvixstore.compose.model import (
     LATER,
@@ -16,17 +22,21 @@ from tvixstore.compose.model import (
     ConfigPath,
     Connection,
     Duration,
+    Globs,
     GrpcUrl,
     HedgeDelay,
     Keys,
     NodeName,
     PositiveCount,
     PositiveDuration,
+    Rate,
     Section,
     Size,
     Store,
 )
+from tvixstore.compose.script import FAULTS, format_step, parse_step
 from tvixstore.compose.values import quote, split_url
+from tvixstore.policy.quorum import parse_quorum
 
 # The kinds of services, as a graph calls them.
 Kind = Literal["blobs", "directories", "path_infos"]
@@ -41,6 +51,10 @@ def _reference(value: object) -> object:
 # The name of a node, of the same kind except where a key says which kind; or a service URL.
 Reference = Annotated[str, BeforeValidator(_reference)]
 Members = Annotated[tuple[Reference, ...], Field(strict=False, min_length=1)]
+# A line of chaos' script, kept as it was written.
+Step = Annotated[str, BeforeValidator(lambda value: format_step(*parse_step(value)))]
+# Of something that is counted, or that may happen: from none of it to all of it.
+Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 
 
 class Node(Section):
@@ -169,11 +183,12 @@ class RaceNode(Node):
     """Asks the members together, each `hedge` after the one before; the first right answer wins."""
 
     references: ClassVar[tuple[str, ...]] = ("members",)
-    later: ClassVar[frozenset[str]] = frozenset({"budget"})
 
     type: Literal["race"] = "race"
     members: Members
     hedge: HedgeDelay = 0.0
+    # Of so many races, at most, one more member is asked because of a delay.
+    budget: Annotated[Share, Field(gt=0)] = 0.1
 
 
 class FallbackNode(Node):
@@ -230,11 +245,12 @@ class TimeoutNode(Node):
     """Bounds short calls, and the wait for a stream's first item; never a stream."""
 
     references: ClassVar[tuple[str, ...]] = ("inner",)
-    later: ClassVar[frozenset[str]] = frozenset({"overall"})
 
     type: Literal["timeout"] = "timeout"
     inner: Reference
     attempt: PositiveDuration = 5.0
+    # Of a call with all that is repeated below; `attempt` is then each attempt's.
+    overall: PositiveDuration | None = None
 
 
 class RetryNode(Node):
@@ -313,6 +329,133 @@ class NegativeNode(Node):
     capacity: PositiveCount = 100_000
 
 
+class LimitNode(Node):
+    """Asks no more of `inner`, a store itself, than so many calls and bytes."""
+
+    references: ClassVar[tuple[str, ...]] = ("inner",)
+
+    type: Literal["limit"] = "limit"
+    inner: Reference
+    concurrency: PositiveCount | None = None
+    rate: Rate | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.concurrency is None and self.rate is None:
+            raise ValueError("limits nothing: write concurrency, rate, or both")
+        return self
+
+
+class MirrorNode(Node):
+    """Keeps the same in all members; of a write, `quorum` of them have to take it."""
+
+    references: ClassVar[tuple[str, ...]] = ("members",)
+
+    type: Literal["mirror"] = "mirror"
+    members: Members
+    quorum: int | str = "all"
+    # Whether members get what they are found to lack.
+    repair: bool = True
+
+    @field_validator("quorum", mode="before")
+    @classmethod
+    def _check_quorum(cls, value: object, info: ValidationInfo) -> object:
+        members = info.data.get("members")
+        if members is not None:
+            try:
+                parse_quorum(value, len(members))
+            except ValueError as error:
+                raise ValueError(f"{quote(value)} is no quorum of these members: {error}") from None
+        return value
+
+    def enough(self) -> int:
+        """The quorum as a number."""
+        return parse_quorum(self.quorum, len(self.members))
+
+
+class ShardNode(Node):
+    """Spreads what there is over the members, each by its name and weight."""
+
+    references: ClassVar[tuple[str, ...]] = ("members",)
+
+    type: Literal["shard"] = "shard"
+    members: Members
+    # Twice the weight is twice the share; 1 where a member is not named.
+    weights: dict[str, Annotated[float, Field(strict=False)]] = {}
+
+    @field_validator("weights", mode="after")
+    @classmethod
+    def _check_weights(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        for name, weight in value.items():
+            if name not in info.data.get("members", value):
+                raise ValueError(f"{quote(name)} is none of the members")
+            if not 0 < weight < 1e9:
+                raise ValueError(f"{quote(name)} has to weigh more than 0, and less than 1e9")
+        return value
+
+    @field_validator("members", mode="after")
+    @classmethod
+    def _check_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for number, name in enumerate(value, 1):
+            if "://" in name:
+                raise ValueError(
+                    f"#{number}: {quote(name)} is a URL, and a shard goes by its members' names, "
+                    "for as long as there is anything in them: give it a table with a name"
+                )
+            if name in value[: number - 1]:
+                raise ValueError(f"#{number}: {quote(name)} is a member already")
+        return value
+
+
+class ChaosNode(Node):
+    """Lets calls of `inner` go wrong, by a script, or each by chance, for drills."""
+
+    references: ClassVar[tuple[str, ...]] = ("inner",)
+
+    type: Literal["chaos"] = "chaos"
+    inner: Reference
+    seed: int | str = 0
+    script: Annotated[tuple[Step, ...], Field(strict=False)] = ()
+    # The average; a delay is between nothing and twice as much.
+    latency: Duration = 0.0
+    error_rate: Share = 0.0
+    absent_rate: Share = 0.0
+    truncate_rate: Share = 0.0
+    corrupt_rate: Share = 0.0
+    stall_rate: Share = 0.0
+    disconnect_rate: Share = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.script and (self.latency or self.rates()):
+            raise ValueError("has a script, and rates or a latency: keep one of the two")
+        if sum(self.rates().values()) > 1 + 1e-9:
+            raise ValueError("has rates of more than 1 together: no call can meet more than one")
+        return self
+
+    def rates(self) -> dict[str, float]:
+        """The rates that are not 0, by kind of fault."""
+        rates = {kind: getattr(self, f"{kind}_rate", 0.0) for kind in FAULTS}
+        return {kind: rate for kind, rate in rates.items() if rate}
+
+
+class NamesNode(Node):
+    """Stands for a substituter of which only some names are asked for."""
+
+    references: ClassVar[tuple[str, ...]] = ("inner",)
+
+    type: Literal["names"] = "names"
+    inner: Reference
+    only: Globs = ()
+    but: Globs = ()
+
+
+class NothingNode(Node):
+    """Has nothing, in place of what is elsewhere while `offline`."""
+
+    type: Literal["nothing"] = "nothing"
+
+
 _ANYWHERE: dict[str, type[Node]] = {
     "memory": MemoryNode,
     "local": LocalNode,
@@ -322,8 +465,16 @@ _ANYWHERE: dict[str, type[Node]] = {
     "fallback": FallbackNode,
     "verify": VerifyNode,
     "readonly": ReadOnlyNode,
+    "timeout": TimeoutNode,
+    "retry": RetryNode,
+    "breaker": BreakerNode,
+    "negative": NegativeNode,
+    "limit": LimitNode,
+    "mirror": MirrorNode,
+    "shard": ShardNode,
+    "chaos": ChaosNode,
 }
-# One row a `type =` that a table may have, a kind of service each. `optional`,
+# One row a `type =` that a table may have, a kind of service each. `optional`, `names`, `nothing`,
 # `countersigning` and `signature-required` are not among them: only lowering makes those.
 NODE_TYPES: dict[Kind, dict[str, type[Node]]] = {
     "blobs": {**_ANYWHERE, "combined": CacheNode, "objectstore": ObjectStoreNode},
@@ -336,21 +487,15 @@ NODE_TYPES: dict[Kind, dict[str, type[Node]]] = {
         "verify": VerifyPathInfoNode,
         "nix": NixNode,
         "lru": LruNode,
-        "timeout": TimeoutNode,
-        "retry": RetryNode,
-        "breaker": BreakerNode,
-        "negative": NegativeNode,
         "keyfile-signing": KeyfileSigningNode,
     },
 }
 
 _LOCAL_INSTEAD = 'is not ours: write type = "local" and path = "./state" instead'
-_POLICIES = ("timeout", "retry", "breaker", "negative", "limit", "mirror", "shard", "chaos")
 # What is to be said of types that are documented, here or upstream, and that we do not have.
 REFUSED_TYPES: dict[Kind, dict[str, str]] = {
-    "blobs": dict.fromkeys(_POLICIES, LATER),
-    "directories": dict.fromkeys(_POLICIES, LATER)
-    | {
+    "blobs": {},
+    "directories": {
         "redb": _LOCAL_INSTEAD,
         "bigtable": _LOCAL_INSTEAD,
         "objectstore": (
@@ -360,6 +505,5 @@ REFUSED_TYPES: dict[Kind, dict[str, str]] = {
     "path_infos": {
         "redb": _LOCAL_INSTEAD,
         "bigtable": _LOCAL_INSTEAD,
-        **dict.fromkeys(_POLICIES[4:], LATER),
     },
 }

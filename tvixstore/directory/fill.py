@@ -16,21 +16,18 @@ from dataclasses import dataclass, field
 from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory.closure import Turns, checked_closure, children_first
 from tvixstore.directory.service import DirectoryService
-from tvixstore.errors import CorruptData, StoreError, Unavailable
+from tvixstore.errors import CorruptData, StoreError
 from tvixstore.kv import Holds
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
 from tvixstore.policy.filling import Fill, Filling
 from tvixstore.policy.outage import Outage
+from tvixstore.policy.spool import Overrun
 
 # Entries held in memory, some 300 bytes each.
 MOST_ENTRIES = 50_000
 
 log = Logger("tvixstore.directory.fill")
-
-
-class Overrun(Unavailable):
-    """The follower is behind what a fill still holds, or near has lost it."""
 
 
 class ClosureFill(Fill):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from tvixstore.castore import Digest, Directory
+from tvixstore.directory.begun import BegunClosure, all_of, begin
 from tvixstore.directory.service import DirectoryPutter, DirectoryService
 from tvixstore.directory.verify import verified
 from tvixstore.errors import ReadOnly
@@ -53,16 +54,8 @@ class DirectoryMembers(DirectoryService):
             await self._ask(ask)
         return [found.get(digest) for digest in digests]
 
-    async def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
-        begun = await self._ask(partial(_begin, root=root), _Begun.aclose)
-        if begun is None:
-            return
-        try:
-            yield begun.root
-            async for directory in begun.rest:
-                yield directory
-        finally:
-            await begun.aclose()
+    def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
+        return all_of(lambda: self._ask(partial(_begin, root=root), BegunClosure.aclose))
 
     async def put(self, directory: Directory) -> Digest:
         return await self._write(lambda member: member.put(directory))
@@ -94,25 +87,13 @@ class DirectoryMembers(DirectoryService):
         raise ReadOnly(f"none of {', '.join(self.names)} takes writes")
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A member's closure whose root has come, and is right."""
-
-    root: Directory
-    rest: AsyncGenerator[Directory, None]
-
-    async def aclose(self) -> None:
-        await self.rest.aclose()
-
-
-async def _begin(member: DirectoryService, root: Digest) -> _Begun | None:
-    closure = member.get_closure(root)
-    try:
-        first = verified(root, await anext(closure, None))
-    except BaseException:
-        await closure.aclose()
-        raise
-    if first is None:
-        await closure.aclose()
+async def _begin(member: DirectoryService, root: Digest) -> BegunClosure | None:
+    begun = await begin(member, root)
+    if begun is None:
         return None
-    return _Begun(first, closure)
+    try:
+        verified(root, begun.root)
+    except BaseException:
+        await begun.aclose()
+        raise
+    return begun

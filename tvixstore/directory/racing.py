@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tvixstore.directory.members import DirectoryMembers
+from tvixstore.policy.hedge import Hedging
 from tvixstore.policy.race import Member, race
 
 Result = TypeVar("Result")
@@ -14,12 +15,12 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False)
 class RacingDirectoryService(DirectoryMembers):
-    """Races `members` with a hedge delay of `hedge` seconds (0: all are asked at once).
+    """Races `members`, as `hedge` says: all at once, or each some time after the one before.
 
     Whose verified root of a closure comes first delivers the rest, too.
     """
 
-    hedge: float = 0.0
+    hedge: Hedging = field(default_factory=Hedging)
 
     async def _first(
         self,

@@ -15,8 +15,8 @@ from tvixstore.errors import CorruptData, Incomplete, StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.metrics import NodeMeter
 from tvixstore.pathinfo.info import Description, PathInfo
-from tvixstore.pathinfo.metered import outcome_of
 from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy.observe import outcome_of
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.single_flight import SingleFlight
 from tvixstore.streams import ByteStream

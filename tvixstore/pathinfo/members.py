@@ -1,8 +1,8 @@
 """What racing and falling back have in common: members, of which one won a path.
 
 The NAR of a path comes from the member whose description was taken, or from another with the very
-same NAR. A member whose stream broke is asked last for that path for a while, so that a client that
-resumes comes to another one.
+same NAR, which also goes on where it breaks off. A member whose stream broke is asked last for that
+path for a while, so that a client that resumes comes to another one.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from tvixstore.errors import ReadOnly, StorageFull, StoreError, Unavailable, Unsupported
+from tvixstore.errors import ReadOnly, StorageFull, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description, PathInfo
+from tvixstore.pathinfo.relay import NarMember, NarRelay, hashed_above, is_hashed_above
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.ttl import TtlMap
 from tvixstore.policy.verdict import Verdict
-from tvixstore.streams import ByteStream
+from tvixstore.streams import ByteStream, WatchedStream
 
 # Paths and seconds for which a winner, or a member set back, is remembered.
 _PATHS = 20_000
@@ -88,16 +89,28 @@ class PathInfoMembers(PathInfoService):
     ) -> ByteStream | None:
         path_hash = description.store_path.hash
         verdict = Verdict()
-        for index, name, member in self._in_turn(path_hash):
+        members = [
+            NarMember(name, member, self._on_break(path_hash, index))
+            for index, name, member in self._in_turn(path_hash)
+        ]
+        # Of a part there is no hash that it could go on under, unless somebody above has one.
+        hashed = is_hashed_above() and length is None
+        whole = not offset and length is None
+        while members:
+            member = members.pop(0)
             try:
-                stream = await member.open_nar(description, offset, length, into)
+                with hashed_above(hashed or (whole and bool(members))):
+                    stream = await member.service.open_nar(description, offset, length, into)
             except Exception as error:
-                self._failed(path_hash, index, error)
-                verdict.failed(name, error)
+                member.failed(error)
+                verdict.failed(member.name, error)
                 continue
-            if stream is not None:
-                return _WatchedStream(stream, self._on_break(path_hash, index))
-            verdict.absent()
+            if stream is None:
+                verdict.absent()
+            elif whole or hashed:
+                return NarRelay(description, member, stream, members, into, offset)
+            else:
+                return WatchedStream(stream, member.failed)
         verdict.conclude()
         return None
 
@@ -153,21 +166,3 @@ async def _has_nar(member: PathInfoService, description: Description) -> bool:
     """Whether `member` describes the path with the very NAR of `description`."""
     found = await member.describe(description.store_path.hash, description.nar_sha256)
     return found is not None and found.same_nar(description)
-
-
-class _WatchedStream(ByteStream):
-    """Tells `on_break` when the stream cannot go on."""
-
-    def __init__(self, stream: ByteStream, on_break: Callable[[Exception], None]) -> None:
-        self._stream = stream
-        self._on_break = on_break
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._stream.__anext__()
-        except (StoreError, OSError) as error:
-            self._on_break(error)
-            raise
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

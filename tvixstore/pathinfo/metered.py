@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TypeVar
 
-from tvixstore.errors import CorruptData, InvalidData
 from tvixstore.metrics import NodeMeter
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.hearsay import is_hearsay
+from tvixstore.policy.observe import outcome_of
 from tvixstore.streams import ByteStream
 
 Answer = TypeVar("Answer")
 
 Status = Callable[[str, BaseException | None], None]
-
-
-def outcome_of(error: BaseException) -> str:
-    """How metrics and logs call a call that ended in `error`."""
-    if isinstance(error, asyncio.CancelledError):
-        return "cancelled"
-    if isinstance(error, CorruptData | InvalidData):
-        return "rejected"
-    return "unknown"
 
 
 @dataclass(eq=False)

@@ -6,54 +6,33 @@ from dataclasses import dataclass, field
 
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
-from tvixstore.policy.ttl import TtlMap
+from tvixstore.policy.negative import Absences
 
 
 @dataclass(eq=False)
 class NegativePathInfoService(PathInfoWrapper):
-    """Keeps up to `capacity` absent answers in memory, for `ttl` seconds each.
+    """Answers from `absences`; what is put through here is there at once.
 
-    Only a plain "absent" is kept: never an unknown, nor that a path lacks one particular NAR.
+    Only a plain "absent" is kept: not that a path lacks one particular NAR.
     """
 
-    ttl: float = 60.0
-    capacity: int = 100_000
-    _absent: TtlMap[bytes, bool] = field(init=False, repr=False)
-    _puts: int = field(default=0, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._absent = TtlMap(self.capacity)
+    absences: Absences[bytes] = field(default_factory=Absences)
 
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
-        if self._absent.get(path_hash) is not None:
-            return None
-        puts = self._puts
-        description = await self.inner.describe(path_hash, nar_sha256)
-        if description is None and nar_sha256 is None:
-            self._remember(path_hash, puts)
-        return description
+        return await self.absences.ask(
+            path_hash,
+            lambda: self.inner.describe(path_hash, nar_sha256),
+            lambda answer: answer is None and nar_sha256 is None,
+        )
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
-        if self._absent.get(path_hash) is not None:
-            return None
-        puts = self._puts
-        info = await self.inner.get(path_hash)
-        if info is None:
-            self._remember(path_hash, puts)
-        return info
+        return await self.absences.ask(path_hash, lambda: self.inner.get(path_hash))
 
     async def put(self, info: PathInfo) -> PathInfo:
         try:
             return await self.inner.put(info)
         finally:
             # Also where it failed: it may have arrived all the same.
-            self._puts += 1
-            self._absent.discard(info.store_path.hash)
-
-    def _remember(self, path_hash: bytes, puts: int) -> None:
-        # An answer that a put may have overtaken is not worth keeping.
-        if puts == self._puts:
-            self._absent.put(path_hash, True, self.ttl)
+            self.absences.arrived([info.store_path.hash])

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.members import PathInfoMembers
+from tvixstore.policy.hedge import Hedging
 from tvixstore.policy.race import Member, race
 
 
 @dataclass(eq=False)
 class RacingPathInfoService(PathInfoMembers):
-    """Races `describe` with a hedge delay of `hedge` seconds (0: all are asked at once).
+    """Races `describe`, as `hedge` says: all at once, or each some time after the one before.
 
     Only descriptions race. `get` and `open_nar` go to the winner and then to the others in turn:
     NARs are never downloaded twice for speed.
     """
 
-    hedge: float = 0.0
+    hedge: Hedging = field(default_factory=Hedging)
 
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None

@@ -1,9 +1,9 @@
 """A circuit breaker: who failed several times in a row is left alone for a while.
 
 Closed, calls go through. After `failures` failed ones in a row it opens: calls fail at once, for
-`open_for` seconds. Then one call, the probe, goes through and decides. Meanwhile others still fail
-at once, so that nobody else waits for somebody who is down; a probe that takes long, as a download
-may, is joined by another one.
+`open_for` seconds. Then it is half open: one call, the probe, goes through and decides. Meanwhile
+others still fail at once, so that nobody else waits for somebody who is down; a probe that takes
+long, as a download may, is joined by another one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tvixstore.errors import (
     Untrusted,
 )
 from tvixstore.policy import hearsay
+from tvixstore.policy.tasks import OUTRUN
 
 Result = TypeVar("Result")
 
@@ -35,8 +36,10 @@ class Breaker:
 
     `Unavailable` and `CorruptData` are failures, and so is a call that was cancelled after more
     than `slow` seconds: whoever hangs is mostly noticed by somebody else giving up. One cancelled
-    sooner says nothing, be it a probe: that somebody else was faster is no failure, and would keep
-    a slower member out for ever. Present and absent are successes, and so is what is `Untrusted`:
+    sooner says nothing, unless it is the probe: that had to show that it is up again, and did not.
+    Even so, a probe that lost a race (`OUTRUN`) within `slow` is no failure, and leaves the probing
+    to the next: a member slower than the others would be kept out for ever, though well.
+    Present and absent are successes, and so is what is `Untrusted`:
     a cache with paths that others have signed is as good as any for its own. What was answered from
     memory (`hearsay`) is neither. `on_change(is_open, reason)` hears of it opening and closing.
     """
@@ -80,10 +83,12 @@ class Breaker:
             if not guarded.from_memory:
                 self._failed(started, str(error), is_probe)
             raise
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             waited = loop.time() - started
             if waited > self.slow and not download:
                 self._failed(started, f"no answer within {waited:.1f} s", is_probe)
+            elif is_probe and self._probing == started and OUTRUN not in cancelled.args:
+                self._failed(started, "the probe was given up before it had an answer", is_probe)
             raise
         else:
             if not guarded.from_memory:
@@ -92,6 +97,13 @@ class Breaker:
         finally:
             if is_probe and self._probing == started:
                 self._probing = None
+
+    def broke(self, error: Exception) -> None:
+        """A stream that a call had returned cannot go on: a failure like a call's."""
+        if isinstance(error, Unavailable | CorruptData) and not isinstance(
+            error, (*_NEUTRAL, Untrusted)
+        ):
+            self._failed(asyncio.get_running_loop().time(), str(error), False)
 
     def _admit(self, now: float) -> bool:
         """Whether the call is the probe; raises `Unavailable` if it may not go."""

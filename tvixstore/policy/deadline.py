@@ -15,6 +15,8 @@ from contextvars import ContextVar
 
 # In the running loop's time.
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+# Seconds that one attempt gets, where whoever waits said so for all that are made on the way down.
+_attempt: ContextVar[float | None] = ContextVar("attempt", default=None)
 
 
 def remaining() -> float | None:
@@ -40,3 +42,18 @@ def bounded(seconds: float) -> Iterator[None]:
         yield
     finally:
         _deadline.reset(token)
+
+
+@contextmanager
+def attempts_of(seconds: float) -> Iterator[None]:
+    """Has each attempt that is made inside take at most `seconds`; whoever repeats looks here."""
+    token = _attempt.set(seconds)
+    try:
+        yield
+    finally:
+        _attempt.reset(token)
+
+
+def attempt_limit() -> float | None:
+    """What one attempt gets, or `None` if nobody said."""
+    return _attempt.get()

@@ -17,9 +17,13 @@ from typing import Any, Generic, TypeVar
 from tvixstore.errors import Unavailable
 from tvixstore.log import Logger
 from tvixstore.policy import tasks
+from tvixstore.policy.hedge import Hedging
 from tvixstore.policy.verdict import Verdict
 
 Result = TypeVar("Result")
+
+# Seconds after which a race looks again whether there is a hedge to spend by now.
+_ASK_AGAIN = 0.1
 
 log = Logger("tvixstore.policy.race")
 
@@ -30,102 +34,142 @@ class Member(Generic[Result]):
 
     name: str
     ask: Callable[[], Coroutine[Any, Any, Result | None]]
+    # It failed at this very thing lately: others come first, however fast it is.
+    set_back: bool = False
 
 
 async def race(
     members: Sequence[Member[Result]],
-    hedge: float = 0.0,
+    hedge: float | Hedging = 0.0,
     dispose: Callable[[Result], Awaitable[None]] | None = None,
 ) -> tuple[int, Result] | None:
     """The first answer, with its member's index, or `None` if all of them said absent.
 
-    `hedge` is in seconds; with 0 all are asked at once. Answers that come too late go to `dispose`.
-    Raises as `Verdict` does if nobody had it and some failed.
+    `hedge` is in seconds, 0 for all at once, or what a group of members keeps from race to race.
+    Answers that come too late go to `dispose`. Raises as `Verdict` does if nobody had it and some
+    failed.
     """
-    asked: dict[asyncio.Task[Result | None], int] = {}
+    run = _Race(members, hedge if isinstance(hedge, Hedging) else Hedging(hedge))
     winner: asyncio.Task[Result | None] | None = None
+    reason: str | None = None
     try:
-        winner = await _first_answer(members, hedge, asked)
+        winner = await run.first_answer()
+        reason = tasks.OUTRUN
+    except asyncio.CancelledError as cancelled:
+        reason = next(iter(cancelled.args), None)
+        raise
     finally:
         try:
-            await _dismiss([task for task in asked if task is not winner], dispose)
+            await _dismiss([task for task in run.asked if task is not winner], dispose, reason)
         except asyncio.CancelledError:
             # The caller leaves at the finish: the winner comes too late as well.
             if winner is not None:
-                await _dismiss([winner], dispose)
+                await _dismiss([winner], dispose, None)
             raise
     if winner is None:
         return None
     answer = winner.result()
     assert answer is not None
-    return asked[winner], answer
+    return run.asked[winner], answer
 
 
-async def _first_answer(
-    members: Sequence[Member[Result]],
-    hedge: float,
-    asked: dict[asyncio.Task[Result | None], int],
-) -> asyncio.Task[Result | None] | None:
-    """The task with the first answer; notes in `asked` whom it asked, also when it is cancelled."""
-    loop = asyncio.get_running_loop()
-    verdict = Verdict()
-    waiting = deque(enumerate(members))
-    running: set[asyncio.Task[Result | None]] = set()
-    next_start = loop.time()
-    while waiting or running:
-        if waiting and loop.time() >= next_start:
-            index, member = waiting.popleft()
-            task = loop.create_task(member.ask(), name=f"ask {member.name}")
-            asked[task] = index
-            running.add(task)
-            next_start = loop.time() + hedge
-            continue
-        timeout = next_start - loop.time() if waiting else None
-        done, running = await asyncio.wait(
-            running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in sorted(done, key=asked.__getitem__):
-            if _judge(task, members[asked[task]].name, verdict):
-                return task
-            next_start = loop.time()
-    verdict.conclude()
-    return None
+class _Race(Generic[Result]):
+    """One race; `asked` has whom it asked, with their indexes, also when it is cancelled."""
 
+    def __init__(self, members: Sequence[Member[Result]], hedging: Hedging) -> None:
+        self.asked: dict[asyncio.Task[Result | None], int] = {}
+        self._members = members
+        self._hedging = hedging
+        set_back = [place for place, member in enumerate(members) if member.set_back]
+        self._waiting = deque(hedging.order([member.name for member in members], set_back))
+        self._verdict = Verdict()
+        # Who was asked last.
+        self._latest = ""
 
-def _judge(task: asyncio.Task[Result | None], name: str, verdict: Verdict) -> bool:
-    """Whether the finished `task` has an answer; if not, `verdict` hears what it said."""
-    if task.cancelled():
-        # By itself: the race cancels nobody before it is over.
-        verdict.failed(name, Unavailable("cancelled"))
-    elif (error := task.exception()) is None:
-        if task.result() is not None:
-            return True
-        verdict.absent()
-    elif isinstance(error, Exception):
-        verdict.failed(name, error)
-    else:
-        raise error
-    return False
+    async def first_answer(self) -> asyncio.Task[Result | None] | None:
+        """The task with the first answer."""
+        loop = asyncio.get_running_loop()
+        running: set[asyncio.Task[Result | None]] = set()
+        self._hedging.begin()
+        next_start = loop.time()
+        # Whether the next one is asked in place of one that had nothing: that is no hedge.
+        due = True
+        while self._waiting or running:
+            if self._waiting and loop.time() >= next_start:
+                if due or not running or self._hedging.may_hedge():
+                    running.add(self._start())
+                    next_start = loop.time() + self._hedging.after(self._latest)
+                else:
+                    next_start = loop.time() + max(_ASK_AGAIN, self._hedging.after(self._latest))
+                due = False
+                continue
+            timeout = next_start - loop.time() if self._waiting else None
+            done, running = await asyncio.wait(
+                running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in sorted(done, key=self.asked.__getitem__):
+                if self._judge(task):
+                    return task
+                next_start, due = loop.time(), True
+        self._verdict.conclude()
+        return None
+
+    def _start(self) -> asyncio.Task[Result | None]:
+        loop = asyncio.get_running_loop()
+        index = self._waiting.popleft()
+        member = self._members[index]
+        self._latest = member.name
+        task = loop.create_task(member.ask(), name=f"ask {member.name}")
+        self.asked[task] = index
+        if not self._hedging.at_once:
+            known, started = self._hedging.of(member.name), loop.time()
+
+            def learn(task: asyncio.Task[Result | None]) -> None:
+                # A failure, however fast, says only that there was no answer till then.
+                failed = task.cancelled() or task.exception() is not None
+                (known.gave_up if failed else known.answered)(loop.time() - started)
+
+            task.add_done_callback(learn)
+        return task
+
+    def _judge(self, task: asyncio.Task[Result | None]) -> bool:
+        """Whether the finished `task` has an answer; if not, the verdict hears what it said."""
+        name = self._members[self.asked[task]].name
+        if task.cancelled():
+            # By itself: the race cancels nobody before it is over.
+            self._verdict.failed(name, Unavailable("cancelled"))
+        elif (error := task.exception()) is None:
+            if task.result() is not None:
+                return True
+            self._verdict.absent()
+        elif isinstance(error, Exception):
+            self._verdict.failed(name, error)
+        else:
+            raise error
+        return False
 
 
 async def _dismiss(
     losers: Sequence[asyncio.Task[Result | None]],
     dispose: Callable[[Result], Awaitable[None]] | None,
+    reason: str | None,
 ) -> None:
     """Ends the losers and disposes of what they still brought; a cancellation is raised after."""
     if not losers:
         return
     if dispose is None:
-        await tasks.end(losers)
+        await tasks.end(losers, reason)
         return
-    ending = asyncio.create_task(_end_and_dispose(losers, dispose), name="dismiss losers")
+    ending = asyncio.create_task(_end_and_dispose(losers, dispose, reason), name="dismiss losers")
     await tasks.outwait([ending])
 
 
 async def _end_and_dispose(
-    losers: Sequence[asyncio.Task[Result | None]], dispose: Callable[[Result], Awaitable[None]]
+    losers: Sequence[asyncio.Task[Result | None]],
+    dispose: Callable[[Result], Awaitable[None]],
+    reason: str | None,
 ) -> None:
-    await tasks.end(losers)
+    await tasks.end(losers, reason)
     for loser in losers:
         if loser.cancelled() or loser.exception() is not None:
             continue

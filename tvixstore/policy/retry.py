@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from tvixstore.errors import Incomplete, Skipped, StorageFull, Unavailable
-from tvixstore.policy.deadline import remaining
+from tvixstore.errors import (
+    ConfigError,
+    CorruptData,
+    Incomplete,
+    InvalidData,
+    ReadOnly,
+    Skipped,
+    StorageFull,
+    StoreError,
+    Unavailable,
+    Unsupported,
+    Untrusted,
+)
+from tvixstore.policy.deadline import attempt_limit, remaining
+from tvixstore.policy.spool import Overrun
+from tvixstore.policy.timeout import answer_within
+from tvixstore.policy.verdict import NobodyKnows
 
 Result = TypeVar("Result")
 
-# Kinds of unknown that asking the same again cannot help.
-_FINAL = (Skipped, Incomplete, StorageFull)
+# Whether asking the same again may help: one row an error. A test sees to it that each has one.
+# What is raised and is no `StoreError` (an error of the system, a bug) is never repeated.
+RETRIED: Mapping[type[StoreError], bool] = {
+    StoreError: False,
+    # The same input is as wrong the next time.
+    InvalidData: False,
+    # Whoever lies or has lost something goes on doing so; somebody else may have it right.
+    CorruptData: False,
+    Untrusted: False,
+    # Nobody could say just now: what retries are for.
+    Unavailable: True,
+    NobodyKnows: True,
+    # A part is missing there, and asking for it does not bring it.
+    Incomplete: False,
+    # Room comes by eviction, not within seconds.
+    StorageFull: False,
+    # A breaker is open, and says itself when it may be asked again.
+    Skipped: False,
+    # The reader fell behind, and has to take another way.
+    Overrun: False,
+    ReadOnly: False,
+    Unsupported: False,
+    ConfigError: False,
+}
+
+
+def is_retried(error: Exception) -> bool:
+    """Whether asking the same again may help. Of kinds that have no row, the next above says."""
+    return next((RETRIED[kind] for kind in type(error).__mro__ if kind in RETRIED), False)
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Up to `attempts` calls, as long as they raise `Unavailable`; delays in seconds.
+    """Up to `attempts` calls, as long as they raise what is `RETRIED`; delays in seconds.
 
     The pause before attempt n + 1 is random between 0 and `min_delay` · 2ⁿ⁻¹, at most `max_delay`
     ("full jitter": callers that failed together don't come back together). Where the failure says
@@ -35,15 +77,16 @@ class Retry:
     async def run(self, call: Callable[[], Awaitable[Result]]) -> Result:
         for attempt in range(1, self.attempts):
             try:
-                return await call()
-            except _FINAL:
-                raise
-            except Unavailable as error:
-                pause = self._pause(attempt, error.retry_after)
+                return await _attempt(call)
+            except StoreError as error:
+                if not is_retried(error):
+                    raise
+                wanted = error.retry_after if isinstance(error, Unavailable) else None
+                pause = self._pause(attempt, wanted)
                 if pause is None:
                     raise
             await asyncio.sleep(pause)
-        return await call()
+        return await _attempt(call)
 
     def _pause(self, attempt: int, retry_after: float | None) -> float | None:
         """Seconds until the attempt after number `attempt`; `None` if they cannot be spared."""
@@ -52,3 +95,8 @@ class Retry:
         left = remaining()
         fits = pause <= self.max_delay if left is None else pause < left
         return pause if fits else None
+
+
+async def _attempt(call: Callable[[], Awaitable[Result]]) -> Result:
+    limit = attempt_limit()
+    return await call() if limit is None else await answer_within(limit, call)

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Collection
 from typing import Any
 
+# What a task is told that is cancelled because somebody else had the answer first.
+OUTRUN = "outrun"
+
 
 async def outwait(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Waits until all of `tasks` are over. An error that nobody looks at afterwards counts as seen.
@@ -27,8 +30,8 @@ async def outwait(tasks: Collection[asyncio.Task[Any]]) -> None:
         raise cancelled
 
 
-async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancels all of `tasks` and outwaits them."""
+async def end(tasks: Collection[asyncio.Task[Any]], reason: str | None = None) -> None:
+    """Cancels all of `tasks`, with `reason` for whoever asks, and outwaits them."""
     for task in tasks:
-        task.cancel()
+        task.cancel(reason)
     await outwait(tasks)

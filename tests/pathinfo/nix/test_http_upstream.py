@@ -83,7 +83,7 @@ async def test_a_403_with_a_page_is_unknown(
 
 async def test_a_403_with_an_encoded_page_is_unknown(server: UpstreamServer) -> None:
     headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
-    server.on(NARINFO, Reply(status=403, body=gzip.compress(b"<html>"), headers=headers))
+    server.on(NARINFO, Reply(status=403, body=gzip.compress(b"<html>", mtime=0), headers=headers))
     async with reach(server.url) as upstream:
         with pytest.raises(Unavailable, match="403"):
             await upstream.narinfo(HASH)

@@ -22,6 +22,7 @@ from tvixstore.pathinfo.nix.upstream import Body, NarOrigin, Resume
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tvixstore.policy.limit import TokenBucket
     from tvixstore.policy.spool import Spool
     from tvixstore.pools import Pools
 
@@ -56,6 +57,8 @@ class NarSource:
     nar_sha256: bytes
     nar_size: int
     retries: int
+    # What its bytes are paid from, as they come: all of an upstream's NARs share it.
+    bucket: TokenBucket | None = None
 
 
 @dataclass
@@ -121,6 +124,8 @@ class Download:
                 self._begin(body)
             try:
                 async for data in body:
+                    if self.source.bucket is not None:
+                        await self.source.bucket.pay(len(data))
                     self._compressed += len(data)
                     if self._compressed > MOST_COMPRESSED * self.source.nar_size + MOST_OVERHEAD:
                         raise self._wrong("is compressed to far more bytes than it has")

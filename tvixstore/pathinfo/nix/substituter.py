@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from tvixstore.pathinfo.nix.upstream import Upstream
+    from tvixstore.policy.limit import TokenBucket
     from tvixstore.streams import ByteStream
     from tvixstore.tree import Content
 
@@ -78,6 +79,7 @@ class NixPathInfoService(PathInfoService):
     narinfo_ttl: float = 3600.0
     negative_ttl: float = 60.0
     retries: int = 2
+    bucket: TokenBucket | None = field(default=None, repr=False)
     _parsed: Lru[bytes, _Known] = field(default_factory=lambda: Lru(PARSED), repr=False)
     _aside: TtlMap[bytes, str] = field(default_factory=lambda: TtlMap(10_000), repr=False)
     _rejected: TtlMap[bytes, bool] = field(default_factory=lambda: TtlMap(10_000), repr=False)
@@ -215,6 +217,7 @@ class NixPathInfoService(PathInfoService):
             nar_sha256=narinfo.nar_sha256,
             nar_size=narinfo.nar_size,
             retries=self.retries,
+            bucket=self.bucket,
         )
         return Job(
             source=source,

@@ -1,0 +1,89 @@
+"""Substituters that break off in the middle of a NAR, and others that have the same."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.pathinfo.nix.fake_upstream import Attempt, FakeUpstream
+from tests.pathinfo.nix.house import LARGE, SMALL, House, described, house_in, narinfo, settled
+from tvixstore.errors import CorruptData, StoreError, Unavailable
+from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.racing import RacingPathInfoService
+from tvixstore.policy.limit import TokenBucket
+
+BREAK = 2_000_000
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with house_in(tmp_path) as house:
+        yield house
+
+
+def upstream(name: str, attempt: Attempt | StoreError, nar: bytes = LARGE) -> FakeUpstream:
+    made = FakeUpstream(name=name)
+    made.add(narinfo(nar), attempt)
+    return made
+
+
+def broken(nar: bytes = LARGE) -> Attempt:
+    return Attempt(body=nar, breaks_at=BREAK, error=Unavailable("reset"))
+
+
+async def read_with(house: House, *upstreams: FakeUpstream) -> bytes:
+    services = [house.service(each, retries=0) for each in upstreams]
+    race = RacingPathInfoService(services, [each.name for each in upstreams])
+    service = FallbackPathInfoService([race], ["class"])
+    description = await described(services[0], narinfo(LARGE))
+    stream = await service.open_nar(description, into=house.near)
+    assert stream is not None
+    try:
+        return await stream.read_all()
+    finally:
+        await settled(house)
+        for each in services:
+            await each.aclose()
+
+
+async def test_a_nar_goes_on_from_another_substituter_and_is_kept(house: House) -> None:
+    one, other = upstream("one", broken()), upstream("other", Attempt(body=LARGE))
+    assert await read_with(house, one, other) == LARGE
+    assert (len(one.opened), len(other.opened)) == (1, 1)
+    assert narinfo(LARGE).store_path.hash in house.near.infos
+
+
+async def test_a_liar_in_the_first_half_is_found_out_by_the_whole(house: House) -> None:
+    lie = b"x" * 100 + LARGE[100:]
+    one, other = upstream("one", broken(lie)), upstream("other", Attempt(body=LARGE))
+    with pytest.raises(CorruptData, match="one and other sent together"):
+        await read_with(house, one, other)
+    # What the other sent was right as a whole, and is kept.
+    assert narinfo(LARGE).store_path.hash in house.near.infos
+
+
+async def test_another_build_of_the_path_is_no_way_to_go_on(house: House) -> None:
+    one = upstream("one", broken())
+    other = upstream("other", Attempt(body=SMALL), SMALL)
+    with pytest.raises(Unavailable, match="reset"):
+        await read_with(house, one, other)
+    assert not other.opened
+
+
+async def test_what_is_downloaded_is_paid_from_the_substituters_bucket(house: House) -> None:
+    class Purse(TokenBucket):
+        paid = 0
+
+        async def pay(self, size: int) -> None:
+            self.paid += size
+
+    purse = Purse(1.0)
+    service = house.service(upstream("one", Attempt(body=LARGE)))
+    service.bucket = purse
+    stream = await service.open_nar(await described(service, narinfo(LARGE)))
+    assert stream is not None and await stream.read_all() == LARGE
+    await settled(house)
+    assert purse.paid == len(LARGE)
+    await service.aclose()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from tests.support.virtual_clock import now, virtual_clock
+from tvixstore.errors import Unavailable
+from tvixstore.policy.deadline import bounded
+from tvixstore.policy.retry import Retry
+from tvixstore.policy.timeout import Timeout, answer_within
+
+
+async def hang() -> str:
+    await asyncio.Event().wait()
+    return "never"
+
+
+@virtual_clock
+async def test_an_answer_in_time_is_passed_on() -> None:
+    async def call() -> str:
+        await asyncio.sleep(4.9)
+        return "here"
+
+    assert await Timeout(5.0).run(call) == "here"
+
+
+@virtual_clock
+async def test_it_gives_up_and_says_after_how_long() -> None:
+    with pytest.raises(Unavailable, match="no answer within 5 s"):
+        await Timeout(5.0).run(hang)
+    assert now() == 5.0
+
+
+@virtual_clock
+async def test_an_earlier_deadline_of_the_caller_comes_first() -> None:
+    with bounded(2.0), pytest.raises(Unavailable, match="within 2 s"):
+        await Timeout(5.0).run(hang)
+
+
+@virtual_clock
+async def test_a_timeout_from_below_is_not_taken_for_ours() -> None:
+    async def call() -> str:
+        raise TimeoutError("the socket's")
+
+    with pytest.raises(TimeoutError, match="socket"):
+        await answer_within(5.0, call)
+
+
+@virtual_clock
+async def test_overall_bounds_all_attempts_and_each_gets_its_own() -> None:
+    starts: list[float] = []
+
+    async def call() -> str:
+        starts.append(now())
+        return await hang()
+
+    retry = Retry(attempts=100, min_delay=0.0, random=Random(1))
+    with pytest.raises(Unavailable, match="no answer within"):
+        await Timeout(3.0, overall=10.0).run(lambda: retry.run(call))
+    assert starts == [0.0, 3.0, 6.0, 9.0]
+    assert now() == 10.0
+
+
+@virtual_clock
+async def test_what_an_attempt_gets_is_nobodys_business_afterwards() -> None:
+    async def done() -> str:
+        return "done"
+
+    assert await Timeout(1.0, overall=2.0).run(done) == "done"
+
+    async def slow() -> str:
+        await asyncio.sleep(60.0)
+        return "slow"
+
+    assert await Retry().run(slow) == "slow"

@@ -1,0 +1,31 @@
+"""Makes known what is put, to whoever remembers that it was absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvixstore.castore import Digest, Directory
+from tvixstore.directory.service import DirectoryPutter
+from tvixstore.directory.watched import WatchedPutter
+from tvixstore.directory.wrapper import DirectoryWrapper
+from tvixstore.policy.negative import Arrivals
+
+
+@dataclass(eq=False)
+class AnnouncingDirectoryService(DirectoryWrapper):
+    """Has `arrivals` tell everybody of what is put into `inner`."""
+
+    arrivals: Arrivals[Digest]
+
+    async def put(self, directory: Directory) -> Digest:
+        digest = await self.inner.put(directory)
+        self.arrivals.announce([digest])
+        return digest
+
+    async def put_many(self, directories: Sequence[Directory]) -> None:
+        await self.inner.put_many(directories)
+        self.arrivals.announce(directory.digest for directory in directories)
+
+    async def put_closure(self) -> DirectoryPutter:
+        return WatchedPutter(await self.inner.put_closure(), self.arrivals.announce)

@@ -1,0 +1,21 @@
+"""Makes known what is put, to whoever remembers that it was absent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvixstore.pathinfo.info import PathInfo
+from tvixstore.pathinfo.wrapper import PathInfoWrapper
+from tvixstore.policy.negative import Arrivals
+
+
+@dataclass(eq=False)
+class AnnouncingPathInfoService(PathInfoWrapper):
+    """Has `arrivals` tell everybody of what is put into `inner`."""
+
+    arrivals: Arrivals[bytes]
+
+    async def put(self, info: PathInfo) -> PathInfo:
+        stored = await self.inner.put(info)
+        self.arrivals.announce([stored.store_path.hash])
+        return stored
