@@ -15,8 +15,10 @@ from tvixstore.errors import (
     InvalidData,
     ReadOnly,
     Skipped,
+    StateInUse,
     StorageFull,
     StoreError,
+    TooLong,
     Unavailable,
     Unsupported,
     Untrusted,
@@ -34,6 +36,7 @@ RETRIED: Mapping[type[StoreError], bool] = {
     StoreError: False,
     # The same input is as wrong the next time.
     InvalidData: False,
+    TooLong: False,
     # Whoever lies or has lost something goes on doing so; somebody else may have it right.
     CorruptData: False,
     Untrusted: False,
@@ -51,6 +54,7 @@ RETRIED: Mapping[type[StoreError], bool] = {
     ReadOnly: False,
     Unsupported: False,
     ConfigError: False,
+    StateInUse: False,
 }
 
 
