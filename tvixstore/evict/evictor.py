@@ -111,6 +111,9 @@ class Evictor:
                     await self._look()
                 except (StoreError, OSError) as error:
                     self._give_up(str(error))
+                except Exception as error:
+                    _log.error("eviction.crashed", exc_info=error, path=self._guard.path)
+                    self._give_up("of a bug, see the log")
                 if self._busy:
                     await asyncio.sleep(BUSY)
                 elif not self._wake.is_set() or self._is_useless():
