@@ -217,6 +217,14 @@ async def cancelled(front: HttpFront) -> None:
                 await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("target", ["/nar/x.nar", "/nix-cache-info", f"/log/{'0' * 32}-x.drv"])
+async def test_a_tower_of_content_encodings_is_refused(target: str, tmp_path: Path) -> None:
+    async with taking(tmp_path) as here:
+        reply = await here.put(target, b"", Content_Encoding=",".join(["gzip"] * 1100))
+    assert reply.status == 400
+    assert reply.text.startswith("Content-Encoding: 1100 codings on top of each other")
+
+
 async def test_a_nar_that_breaks_off_leaves_nothing_and_comes_again(tmp_path: Path) -> None:
     path = make_path("broken-off", None, TREE)
     async with taking(tmp_path) as here:
