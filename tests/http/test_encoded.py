@@ -408,10 +408,9 @@ async def test_a_narinfo_says_zstd_and_neither_hash_nor_size_of_the_file(pools: 
             assert f"/{narinfo.url}" == zstd_form(store.path, form)
 
 
-@pytest.mark.parametrize("target", ["/nar/tvix-castore/EAA.zst", "/nar/x-y.nar.zst"])
-async def test_what_is_malformed_is_told_of_both_forms(pools: Pools, target: str) -> None:
+async def test_what_is_malformed_is_told_of_both_forms(pools: Pools) -> None:
     async with filled(pools) as (_, front), client_of(front) as client:
-        assert (await client.get(target)).status == 400
+        assert (await client.get("/nar/tvix-castore/EAA.zst")).status == 400
         assert (await client.get("/nar/tvix-castore/EAA.xz")).status == 404
 
 

@@ -217,6 +217,21 @@ async def cancelled(front: HttpFront) -> None:
                 await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("name", ["of-the-client.nar", "of-the-client.nar.zst", "plain.nar.zst"])
+async def test_a_nar_has_whatever_name_its_client_gave_it(name: str, tmp_path: Path) -> None:
+    path = make_path("named", None, TREE)
+    compression = "zstd" if name.endswith(".zst") else "none"
+    file = COMPRESS[compression][1](path.nar)
+    async with taking(tmp_path) as here:
+        assert (await here.client.request("HEAD", f"/nar/{name}")).status == 404
+        assert (await here.put(f"/nar/{name}", file)).status == 201
+        assert (await here.client.request("HEAD", f"/nar/{name}")).status == 200
+        text = narinfo_for(path, f"nar/{name}", compression, file)
+        assert (await here.put(path.narinfo_target, text)).status == 201
+        undo = decoder(compression)
+        assert b"".join(undo.feed(await here.fetch(f"/nar/{name}"))) == path.nar
+
+
 @pytest.mark.parametrize("target", ["/nar/x.nar", "/nix-cache-info", f"/log/{'0' * 32}-x.drv"])
 async def test_a_tower_of_content_encodings_is_refused(target: str, tmp_path: Path) -> None:
     async with taking(tmp_path) as here:
