@@ -232,6 +232,19 @@ async def test_a_nar_has_whatever_name_its_client_gave_it(name: str, tmp_path: P
         assert b"".join(undo.feed(await here.fetch(f"/nar/{name}"))) == path.nar
 
 
+async def test_a_name_that_is_no_hash_may_be_of_another_nar_tomorrow(tmp_path: Path) -> None:
+    one, two = make_path("one", None), make_path("two", None, size=2000)
+    async with taking(tmp_path) as here:
+        for path in (one, two):
+            for target in ("/nar/of-mine.nar", path.nar_target):
+                assert (await here.put(target, path.nar)).status == 201
+            mine = await here.client.get("/nar/of-mine.nar")
+            named = await here.client.get(path.nar_target)
+            assert mine.headers["cache-control"] == "no-cache"
+            assert named.headers["cache-control"].endswith("immutable")
+            assert mine.headers["etag"] == named.headers["etag"]
+
+
 @pytest.mark.parametrize("target", ["/nar/x.nar", "/nix-cache-info", f"/log/{'0' * 32}-x.drv"])
 async def test_a_tower_of_content_encodings_is_refused(target: str, tmp_path: Path) -> None:
     async with taking(tmp_path) as here:

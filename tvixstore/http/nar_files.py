@@ -7,6 +7,7 @@ NAR is compressed again: to other bytes than were uploaded, and to the same NAR.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from tvixstore.http.answers import Answer, absent
 from tvixstore.http.encoded import EncodedStream
 from tvixstore.http.urls import NarByHash
 from tvixstore.pathinfo.upload_rows import NarFile, Upload
+from tvixstore.pathinfo.uploads import hash_in
 
 if TYPE_CHECKING:
     from tvixstore.http.front import Inbox
@@ -28,10 +30,18 @@ async def nar_file(call: Call, name: str) -> Answer:
     if (inbox := call.front.inbox) is not None:
         found = await _find(call, inbox, name)
         if found is not None:
-            return await _answer(call, inbox, *found)
+            answer = await _answer(call, inbox, *found)
+            return answer if hash_in(name) is not None else _revalidated(answer)
     if (linked := await _linked(call, name)) is not None:
         return linked
     return absent("no NAR was uploaded under this name, and our own narinfos name others")
+
+
+def _revalidated(answer: Answer) -> Answer:
+    """Under a name that is no hash there may be another NAR tomorrow."""
+    if "ETag" not in answer.headers:
+        return answer
+    return replace(answer, headers={**answer.headers, "Cache-Control": "no-cache"})
 
 
 async def _find(call: Call, inbox: Inbox, name: str) -> tuple[NarFile, nars.Nar] | None:
