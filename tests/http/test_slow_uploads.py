@@ -1,7 +1,8 @@
-"""Clients that begin an upload and do not go on."""
+"""Clients that begin an upload and do not go on, or not as they said."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from tests.http.support import connected, serving
@@ -24,3 +25,21 @@ async def test_an_upload_that_stops_coming_is_timed_out(tmp_path: Path) -> None:
                     client.writer.write(NAR_MAGIC)
                     reply = await client.receive()
                     assert reply.status == 408, reply
+
+
+async def test_a_body_that_makes_no_sense_later_on_is_refused_at_once(tmp_path: Path) -> None:
+    async with taking(tmp_path) as here:
+        for target in ("/nar/x.nar", "/nix-cache-info"):
+            async with connected(here.address) as client:
+                client.send("PUT", target, Transfer_Encoding="chunked")
+                client.writer.write(b"18\r\n" + NAR_MAGIC + b"\r\n")
+                await client.writer.drain()
+                await asyncio.sleep(0.1)
+                client.writer.write(b"no number\r\n")
+                async with asyncio.timeout(10):
+                    reply = await client.receive()
+                    assert (reply.status, reply.text) == (
+                        400,
+                        "the body of the request is malformed\n",
+                    )
+                    assert await client.reader.read() == b""

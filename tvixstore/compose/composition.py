@@ -12,6 +12,7 @@ from typing import Self
 
 from tvixstore import __version__
 from tvixstore.castore import SizeRule
+from tvixstore.compose.beside import beside
 from tvixstore.compose.build import Builder
 from tvixstore.compose.config import Config
 from tvixstore.compose.graph import Graph
@@ -130,15 +131,15 @@ class Composition:
             sizes = SizeRule(config.daemon.directory_sizes)
             required = config.daemon.require_signature
             # What was uploaded, and extras, have content that no path refers to.
-            roots = None if store is None else store.references
-            uploads = Uploads(_table(engine, "uploads"), roots)
+            kept = beside(graph.directories, "uploads", stores, store)
+            uploads = Uploads(kept.table, kept.roots)
             closing.push_async_callback(uploads.aclose)
             inbox = Inbox(
                 Receiver(content, pools, spool, sizes),
                 uploads,
                 KeyRing(required) if required else None,
             )
-            extras = make_extras(builder, _table(engine, "extras"), roots)
+            extras = make_extras(builder, beside(graph.blobs, "extras", stores, store))
             upkeep = None if store is None else _upkeep(builder, path_infos, store)
             for peer in builder.connecting:
                 await peer.connect()

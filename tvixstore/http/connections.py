@@ -8,6 +8,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from tvixstore.errors import InvalidData
 from tvixstore.http.dispatch import Dispatcher
 from tvixstore.http.slow import Since, SlowClient, awaited, untaken
 from tvixstore.log import Logger
@@ -132,6 +133,13 @@ class _Connection(web.RequestHandler):
         super().data_received(data)
         # While the next request is waited for, all that comes is of its head.
         self._head = self._waiter is not None and not self._messages
+        request = self._current_request
+        if self._messages and request is not None and not request.content.is_eof():
+            # Nothing comes behind a body before that has ended: aiohttp found no sense in what
+            # came, and would leave whoever reads the body waiting for the rest.
+            self._messages.clear()
+            self.close()
+            request.content.set_exception(InvalidData("the body of the request is malformed"))
 
     def look(self, transport: asyncio.Transport, now: float) -> None:
         """Ends what is over its time."""
