@@ -105,7 +105,7 @@ async def _everything_goes(store: LocalStore, trees_of: dict[str, Tree]) -> None
     assert store.references.chunk_file_bytes == 0
 
 
-@settings(max_examples=12)
+@settings(max_examples=10)
 @given(operations)
 def test_counts_and_sizes_are_those_of_what_is_there(
     steps: list[tuple[str, str, Tree | None]],

@@ -32,7 +32,7 @@ BACK_OFF: Final = 30.0
 # Seconds that a writer waits for room.
 PATIENCE: Final = 60.0
 # Paths evicted in one transaction, at most; and how many may go without freeing anything.
-MOST_PATHS: Final = 200
+MOST_PATHS: Final = 50
 MOST_IN_VAIN: Final = 1000
 
 _log = Logger("tvixstore.evict")
@@ -111,6 +111,9 @@ class Evictor:
                     await self._look()
                 except (StoreError, OSError) as error:
                     self._give_up(str(error))
+                except Exception as error:
+                    _log.error("eviction.crashed", exc_info=error, path=self._guard.path)
+                    self._give_up("of a bug, see the log")
                 if self._busy:
                     await asyncio.sleep(BUSY)
                 elif not self._wake.is_set() or self._is_useless():
@@ -146,8 +149,10 @@ class Evictor:
         run = _Run("max_age")
         self._candidates.restart()
         while paths := await self._candidates.take(MOST_PATHS, now - self._max_age):
+            began = asyncio.get_running_loop().time()
             await self._evict(run, paths)
             await self._collect(run)
+            await self._take_turns(began)
         self._candidates.restart()
         self._report(run)
 
@@ -168,14 +173,22 @@ class Evictor:
             if run.in_vain > MOST_IN_VAIN or self._limits.hopeless():
                 self._give_up("it does not make enough room")
                 break
+            began = asyncio.get_running_loop().time()
             await self._evict(run, await self._useful(paths))
             await self._collect(run)
+            await self._take_turns(began)
             self._tell()
             each = max(1, run.bytes // max(1, run.paths))
             most = max(1, min(MOST_PATHS, missing // each // 2, 2 * most))
         else:
             self._said_useless = False
         self._report(run)
+
+    async def _take_turns(self, began: float) -> None:
+        """Leaves the processor to others for as long as the work since `began` took, unless
+        somebody waits for room."""
+        if not self._waiting:
+            await asyncio.sleep(min(0.1, asyncio.get_running_loop().time() - began))
 
     async def _useful(self, paths: list[bytes]) -> list[bytes]:
         """Those that may have chunk files, where only these help."""

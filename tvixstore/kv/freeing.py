@@ -20,8 +20,8 @@ from tvixstore.kv.references import References, node_key_in, object_in, owner
 from tvixstore.kv.steps import step
 
 # Objects freed in one transaction, and the seconds after which it takes no more of them.
-MOST_OBJECTS: Final = 200
-MOST_SECONDS: Final = 0.01
+MOST_OBJECTS: Final = 100
+MOST_SECONDS: Final = 0.005
 # Seconds for which something may be there before its first parent is.
 GRACE: Final = 3600
 
