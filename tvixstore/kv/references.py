@@ -137,16 +137,16 @@ class References:
 
         await self.engine.transact(work, len(row) + 100 * len(children))
 
-    async def drop_chunk_list(self, digest: bytes, row: bytes | None = None) -> None:
-        """Forgets a blob's list of chunks, whose chunks are not all there, or which is damaged."""
+    async def drop_chunk_list(self, digest: bytes, row: bytes) -> None:
+        """Forgets a blob's list of chunks, whose chunks are not all there, or which is damaged, if
+        it still is that one."""
 
         def work(txn: Transaction) -> None:
-            old = txn.get(digest, db=self._blobs.database)
-            if old is None or row not in (None, old):
+            if txn.get(digest, db=self._blobs.database) != row:
                 return
             txn.delete(digest, db=self._blobs.database)
-            self.counts.grow(txn, ROWS, -weight(digest, old))
-            self.counts.take(txn, self.chunks_of(digest, old))
+            self.counts.grow(txn, ROWS, -weight(digest, row))
+            self.counts.take(txn, self.chunks_of(digest, row))
 
         await self.engine.transact(work)
 
