@@ -14,7 +14,7 @@ from tests.nar.trees import File, Tree
 from tests.pathinfo.samples import store_path
 from tvixstore.castore import DirectoryNode
 from tvixstore.errors import Incomplete
-from tvixstore.kv import Holds
+from tvixstore.kv import PATH, Holds
 from tvixstore.kv.holds import GENERATION
 from tvixstore.kv.lmdb import Transaction
 
@@ -139,6 +139,21 @@ async def test_a_writer_who_comes_while_his_tree_is_being_freed_stores_all_of_it
         stream = await store.path_infos.open_nar(info)
         assert stream is not None and len(await stream.read_all()) == info.nar_size
         assert await store.problems() == []
+
+
+async def test_a_path_that_is_held_by_itself_is_not_evicted(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        _, path_hash = await root_of(store)
+        with store.holds.session():
+            await store.holds.take([PATH + path_hash])
+            assert (await store.freeing.evict([path_hash])).held == [path_hash]
+        # Whoever takes it while it goes waits, and then finds it gone.
+        evicting = asyncio.create_task(store.freeing.evict([path_hash]))
+        await asyncio.sleep(0)
+        await store.holds.take([PATH + path_hash])
+        found = await store.path_infos.get(path_hash)
+        evicted = (await evicting).paths
+        assert (found is None) == (evicted == [path_hash])
 
 
 async def test_a_held_root_keeps_its_whole_tree(tmp_path: Path) -> None:

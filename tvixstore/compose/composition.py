@@ -231,6 +231,7 @@ def _upkeep(builder: Builder, root: PathInfoService, store: Store) -> Upkeep:
         directories=builder.shared(("directories", place)),
         path_infos=builder.shared(("path infos", place)),
         accounts=_Accounts(store, builder.pools),
+        holds=builder.stores.holds,
     )
     return LocalUpkeep(holdings)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tvixstore.kv import KeyValue
+    from tvixstore.kv import Holds, KeyValue
     from tvixstore.nar import NarIdentities
     from tvixstore.pools import Pools
 
@@ -51,6 +51,8 @@ class Holdings:
     directories: LocalDirectoryService | None = None
     path_infos: LocalPathInfoService | None = None
     accounts: Accounts | None = None
+    # What is not to be evicted although nothing on disk says so.
+    holds: Holds | None = None
     audits: Audits = field(init=False)
 
     def __post_init__(self) -> None:
