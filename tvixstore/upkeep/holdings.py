@@ -68,10 +68,16 @@ class Holdings:
     def beyond(self) -> Content | None:
         """Where content of paths may be that is not here; `None` if it is all meant to be."""
         content = None if self.path_infos is None else self.path_infos.content
-        if content is None:
-            return None
-        here = content.blobs is self.blobs and content.directories is self.directories
-        return None if here else content
+        return None if content is None or self._is_here(content) else content
+
+    @property
+    def closed(self) -> bool:
+        """Whether every Directory here is meant to have its children here: those of paths that are
+        kept elsewhere, too, and those of no path."""
+        return self.beyond is None and self._is_here(self.nars.content)
+
+    def _is_here(self, content: Content) -> bool:
+        return content.blobs is self.blobs and content.directories is self.directories
 
     def paths(self) -> PathInfoAudit:
         """The path infos that are kept here. Raises `Unsupported` if none are."""
