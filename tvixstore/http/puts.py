@@ -15,6 +15,7 @@ from tvixstore.nix import STORE_DIR
 from tvixstore.nix.json_text import check_nesting
 from tvixstore.pathinfo.accepting import accept, read_narinfo
 from tvixstore.pathinfo.nix.upstream import MAX_NARINFO_BYTES
+from tvixstore.pathinfo.upload_rows import Upload
 from tvixstore.pathinfo.uploads import MAX_NAME, hash_in
 
 if TYPE_CHECKING:
@@ -72,11 +73,17 @@ async def put_narinfo(call: Call, path_hash: bytes) -> Answer:
     else:
         narinfo = await inbox.pools.cpu.run(read_narinfo, path_hash, content)
     info, file = await accept(narinfo, path_infos, inbox.uploads)
-    try:
-        await path_infos.put(info)
-    except InvalidData as error:
-        # It was valid by itself: it does not go with what is here.
-        return text(HTTPStatus.CONFLICT, "invalid", str(error))
+    tree = inbox.receiver.content
+    # What named its content may go at any moment: from here on that stays.
+    async with tree.keeping(info.node):
+        if isinstance(file, Upload) and not await tree.has(info.node):
+            await inbox.uploads.forget(file)
+            raise InvalidData("the content of its NAR is not here any more: upload that again")
+        try:
+            await path_infos.put(info)
+        except InvalidData as error:
+            # It was valid by itself: it does not go with what is here.
+            return text(HTTPStatus.CONFLICT, "invalid", str(error))
     if file is not None:
         inbox.uploads.learn(file, path_hash)
     return stored(str(info.store_path))

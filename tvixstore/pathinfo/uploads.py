@@ -122,6 +122,13 @@ class Uploads:
             return None
         return await self._read(_UPLOAD + digest, decode_upload, self._until(_TO_SPARE))
 
+    async def forget(self, upload: Upload) -> None:
+        """Its content is gone: it has to be uploaded again."""
+        key = _UPLOAD + upload.file_sha256
+        async with self._changing.of(key):
+            if (row := await self.table.get(key)) is not None:
+                await self._rows.drop(key, row)
+
     async def known(self, name: str) -> KnownFile | None:
         """The path whose narinfo was accepted with a file of that name."""
         digest = await self._digest(name)
