@@ -173,6 +173,16 @@ async def test_who_waits_is_let_go_when_nothing_can_be_evicted(
             await fill(store, 10, 11)
 
 
+async def test_a_store_that_fills_for_the_first_time_does_not_give_up(store: LocalStore) -> None:
+    async with evicting(store) as evictor:
+        with store.holds.session():
+            await store.blobs.put(random.Random(0).randbytes(10 * EACH))
+            # Nothing can go, as no path is here yet: that is not for long.
+            await evictor.make(EACH)
+            assert evictor.can_make(EACH)
+    assert store.rows()["chunks"] > 0
+
+
 async def test_orphans_go_before_any_path_does(store: LocalStore) -> None:
     await fill(store, *range(5))
     for number in range(100, 104):

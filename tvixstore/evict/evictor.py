@@ -161,8 +161,8 @@ class Evictor:
 
     async def _evict_until_enough(self, run: _Run) -> None:
         if not await self._path_infos.scan(limit=1):
-            # Its content may be of paths that somebody else knows.
-            self._give_up("no path is known here, so nobody can say what is needed")
+            # What is here is on its way in; or of paths that were known elsewhere, before.
+            self._busy = True
             return
         self._limits.begin(self._wanted())
         await self._free_orphans(run)
