@@ -267,6 +267,20 @@ async def test_a_nar_that_breaks_off_leaves_nothing_and_comes_again(tmp_path: Pa
         assert (await here.push(path)).status == 201
 
 
+async def test_a_narinfo_whose_content_was_lost_is_refused_and_its_nar_taken_again(
+    tmp_path: Path,
+) -> None:
+    path = make_path("lost", None, TREE)
+    async with taking(tmp_path) as store:
+        assert (await store.put(path.nar_target, path.nar)).status == 201
+        directories = store.store.directories
+        lost = dict(directories.directories)
+        directories.directories.clear()
+        reply = await store.put(path.narinfo_target, path.text)
+        assert reply.status == 400 and "upload that again" in reply.text
+        assert lost and (await store.push(path)).status == 201
+
+
 async def test_a_narinfo_before_its_nar_is_refused(tmp_path: Path) -> None:
     path = make_path("early", None)
     async with taking(tmp_path) as here:

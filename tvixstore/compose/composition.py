@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -15,6 +16,7 @@ from tvixstore.castore import SizeRule
 from tvixstore.compose.beside import beside
 from tvixstore.compose.build import Builder
 from tvixstore.compose.config import Config
+from tvixstore.compose.counting import home, why_uncounted
 from tvixstore.compose.graph import Graph
 from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
@@ -87,9 +89,11 @@ class Composition:
             metrics.build_info.labels(__version__, platform.python_version()).set(1)
             pools = Pools()
             closing.callback(pools.close)
-            stores = Stores(pools, metrics)
-            closing.push_async_callback(stores.aclose)
             graph = lower(config)
+            # Uploads and extras are kept beside their content, where that is counted.
+            rows = home(graph) or config.daemon.state
+            stores = Stores(pools, metrics, partial(why_uncounted, graph, rows=rows))
+            closing.push_async_callback(stores.aclose)
             state, engine, guard, store = None, None, None, None
             if not embedded or needs_state(config, graph):
                 store = stores.at(config.daemon.state, config.store)
@@ -226,6 +230,7 @@ def _upkeep(builder: Builder, root: PathInfoService, store: Store) -> Upkeep:
         directories=builder.shared(("directories", place)),
         path_infos=builder.shared(("path infos", place)),
         accounts=_Accounts(store, builder.pools),
+        holds=builder.stores.holds,
     )
     return LocalUpkeep(holdings)
 

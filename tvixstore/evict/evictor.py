@@ -104,18 +104,21 @@ class Evictor:
     async def run(self) -> None:
         """Works until it is cancelled."""
         self._guard.room_maker = self
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 self._wake.clear()
+                began = loop.time()
                 try:
                     await self._look()
                 except (StoreError, OSError) as error:
-                    self._give_up(str(error))
+                    self._failed(str(error))
                 except Exception as error:
                     _log.error("eviction.crashed", exc_info=error, path=self._guard.path)
-                    self._give_up("of a bug, see the log")
+                    self._failed("of a bug, see the log")
                 if self._busy:
-                    await asyncio.sleep(BUSY)
+                    # All paths were looked at for it, which takes the longer the more there are.
+                    await asyncio.sleep(min(INTERVAL, max(BUSY, 10 * (loop.time() - began))))
                 elif not self._wake.is_set() or self._is_useless():
                     await self._sleep()
         finally:
@@ -158,15 +161,15 @@ class Evictor:
 
     async def _evict_until_enough(self, run: _Run) -> None:
         if not await self._path_infos.scan(limit=1):
-            # Its content may be of paths that somebody else knows.
-            self._give_up("no path is known here, so nobody can say what is needed")
+            # What is here is on its way in; or of paths that were known elsewhere, before.
+            self._busy = True
             return
         self._limits.begin(self._wanted())
         await self._free_orphans(run)
         self._candidates.restart()
         most = 1
         while (missing := self._limits.missing(self._wanted())) > 0:
-            paths = await self._candidates.take(most, time.time() + 1)
+            paths = await self._candidates.take(most)
             if not paths:
                 self._busy = True
                 break
@@ -247,6 +250,12 @@ class Evictor:
 
     def _is_useless(self) -> bool:
         return asyncio.get_running_loop().time() < self._useless_until
+
+    def _failed(self, reason: str) -> None:
+        # Those who wait do so in vain.
+        self._busy = False
+        self._give_up(reason)
+        self._tell(list(self._waiting))
 
     def _give_up(self, reason: str) -> None:
         self._useless_until = asyncio.get_running_loop().time() + BACK_OFF

@@ -15,6 +15,7 @@ from tvixstore.nix import STORE_DIR
 from tvixstore.nix.json_text import check_nesting
 from tvixstore.pathinfo.accepting import accept, read_narinfo
 from tvixstore.pathinfo.nix.upstream import MAX_NARINFO_BYTES
+from tvixstore.pathinfo.upload_rows import Upload
 from tvixstore.pathinfo.uploads import MAX_NAME, hash_in
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ async def put_narinfo(call: Call, path_hash: bytes) -> Answer:
     # What it refers to stays until it does.
     with content.session():
         info, file = await accept(narinfo, path_infos, inbox.uploads, content)
+        if isinstance(file, Upload) and not await content.has(info.node):
+            await inbox.uploads.forget(file)
+            raise InvalidData("the content of its NAR is not here any more: upload that again")
         try:
             await path_infos.put(info)
         except InvalidData as error:

@@ -17,8 +17,6 @@ GRAIN = 3600
 _DELAY = 60.0
 _BATCH = 1000
 _TIME_BYTES = 8
-# Seconds that make no difference to which path was read last.
-_MOMENT = 1.0
 # Paths whose times are remembered; of others a read is recorded again, which only costs.
 _REMEMBERED = 100_000
 
@@ -52,8 +50,6 @@ class LastAccess:
         """That path is read now. Never waits, never fails."""
         now = self._now()
         before = self._times.get(path_hash)
-        if before is not None and before[0] <= now < before[0] + _MOMENT:
-            return
         # A time in the future means that the clock was set back since.
         if before is not None and before[1] <= now < before[1] + self._grain:
             self._times.put(path_hash, (now, before[1]))

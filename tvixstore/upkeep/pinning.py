@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tvixstore.errors import StoreError, Unavailable
+from tvixstore.kv import PATH
 from tvixstore.nar import render
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import PathInfo, Pin
@@ -52,10 +53,10 @@ class Pinning:
         # Pinned before the rest comes, so that none of it goes while the others are on their way.
         pin = await pins.add(path, request.comment)
         try:
-            closure = await self._closure(path)
+            closure = await self._held_closure(path)
             while request.fetch and closure.missing:
                 fetched += await self._fetch_all(list(closure.missing.values()), path)
-                closure = await self._closure(path)
+                closure = await self._held_closure(path)
             if request.fetch:
                 await self._complete(closure)
         except BaseException:
@@ -108,6 +109,21 @@ class Pinning:
             closure.here[path.hash] = info
             ahead += info.references
         return closure
+
+    async def _held_closure(self, root: StorePath) -> _Closure:
+        """The closure; what is here of it stays.
+
+        Whoever evicts looks at pins before he goes through all paths: for those that he has chosen
+        by now the pin comes too late.
+        """
+        held: set[bytes] = set()
+        while True:
+            closure = await self._closure(root)
+            new = [PATH + path_hash for path_hash in closure.here.keys() - held]
+            if not new or self._holdings.holds is None:
+                return closure
+            await self._holdings.holds.take(new)
+            held |= closure.here.keys()
 
     async def _fetch_all(self, paths: Sequence[StorePath], root: StorePath) -> int:
         """Fetches all of `paths`, some at a time; how many they were."""

@@ -33,10 +33,7 @@ class Scrub:
         self._blobs = None if audits.blobs is None else BlobScrub(findings, audits.blobs)
         self._directories = None
         if audits.directories is not None:
-            closed = holdings.beyond is None
-            self._directories = DirectoryScrub(
-                findings, audits.directories, audits.blobs, closed=closed
-            )
+            self._directories = DirectoryScrub(findings, audits.directories, holdings)
         self._paths = PathScrub(findings, holdings)
 
     async def everything(self) -> None:
