@@ -11,10 +11,14 @@ from tvixstore.http import Limits
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 NAR_MAGIC = b"\x0d\0\0\0\0\0\0\0nix-archive-1\0\0\0"
 
 
-async def test_an_upload_that_stops_coming_is_timed_out(tmp_path: Path) -> None:
+async def test_an_upload_that_stops_coming_is_timed_out_and_is_no_bug(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with taking(tmp_path) as here:
         here.front.limits = Limits(body_stall=0.3)
         async with serving(here.front) as server:
@@ -24,3 +28,6 @@ async def test_an_upload_that_stops_coming_is_timed_out(tmp_path: Path) -> None:
                     client.writer.write(NAR_MAGIC)
                     reply = await client.receive()
                     assert reply.status == 408, reply
+                    # Whoever is told so has no connection any more.
+                    assert await client.reader.read() == b""
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
