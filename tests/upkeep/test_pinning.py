@@ -12,10 +12,10 @@ from tests.support.caches import MadePath, make_path
 from tests.upkeep.house import House, tree, verify
 from tvixstore.compose import load_text
 from tvixstore.compose.composition import Composition
-from tvixstore.errors import Unavailable, Unsupported
+from tvixstore.errors import AbsentPath, Unavailable, Unsupported
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pins
-from tvixstore.upkeep import AbsentPath, PinRequest
+from tvixstore.upkeep import PinRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from tests.upkeep.damages import DAMAGES, Damage, chunk_file
 from tests.upkeep.house import House, made_paths, tree, verify
 from tvixstore.blob.audit import BlobAudit
 from tvixstore.castore import Digest
-from tvixstore.errors import Unavailable
+from tvixstore.errors import AbsentPath, Unavailable
 from tvixstore.nix import StorePath
-from tvixstore.upkeep import AbsentPath, LocalUpkeep, Progress, Summary, VerifyRequest
+from tvixstore.upkeep import LocalUpkeep, Progress, Summary, VerifyRequest
 from tvixstore.upkeep.content import BlobScrub, DirectoryScrub
 from tvixstore.upkeep.paths import PathScrub
 from tvixstore.upkeep.rows import CHECKS

@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tvixstore.errors import StoreError, Unavailable
+from tvixstore.errors import AbsentPath, StoreError, Unavailable
 from tvixstore.nar import render
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import PathInfo, Pin
 from tvixstore.pathinfo.audit import Kept
 from tvixstore.upkeep.holdings import Holdings
-from tvixstore.upkeep.service import AbsentPath, Pinned, PinRequest
+from tvixstore.upkeep.service import Pinned, PinRequest
 
 # Paths fetched at a time; upstreams have limits of their own.
 _FETCHES: Final = 8
