@@ -31,3 +31,18 @@ async def test_an_upload_that_stops_coming_is_timed_out_and_is_no_bug(
                     # Whoever is told so has no connection any more.
                     assert await client.reader.read() == b""
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_body_that_was_asked_for_has_to_begin_soon(tmp_path: Path) -> None:
+    async with taking(tmp_path) as here:
+        here.front.limits = Limits(body_begin=0.3)
+        async with (
+            serving(here.front) as server,
+            connected(server.addresses[0]) as client,
+        ):
+            # As Nix 2.8 tries again.
+            client.send("PUT", "/nar/x.nar", Content_Length="1000", Expect="100-continue")
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            reply = await client.receive()
+            assert reply.status == 408, reply
+            assert b"came for 0.3 s" in reply.body
