@@ -12,11 +12,11 @@ from tests.support.caches import MadePath, make_path
 from tests.upkeep.house import House, tree, verify
 from tvixstore.compose import load_text
 from tvixstore.compose.composition import Composition
-from tvixstore.errors import Unavailable, Unsupported
+from tvixstore.errors import AbsentPath, Unavailable, Unsupported
 from tvixstore.kv import PATH
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pins
-from tvixstore.upkeep import AbsentPath, LocalUpkeep, PinRequest
+from tvixstore.upkeep import LocalUpkeep, PinRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

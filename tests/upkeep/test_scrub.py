@@ -16,9 +16,9 @@ from tvixstore.blob.audit import BlobAudit
 from tvixstore.castore import Digest, Directory, FileNode
 from tvixstore.compose import load_text
 from tvixstore.compose.composition import Composition
-from tvixstore.errors import Unavailable
+from tvixstore.errors import AbsentPath, Unavailable
 from tvixstore.nix import StorePath
-from tvixstore.upkeep import AbsentPath, LocalUpkeep, Progress, Summary, VerifyRequest
+from tvixstore.upkeep import LocalUpkeep, Progress, Summary, VerifyRequest
 from tvixstore.upkeep.content import BlobScrub, DirectoryScrub
 from tvixstore.upkeep.paths import PathScrub
 from tvixstore.upkeep.rows import CHECKS

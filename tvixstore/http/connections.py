@@ -38,6 +38,7 @@ class Connections(web.Server):
         shortest = min(
             self.limits.first_byte,
             self.limits.head,
+            self.limits.body_begin,
             self.limits.body_stall,
             self.limits.reader_stall,
         )
@@ -148,9 +149,9 @@ class _Connection(web.RequestHandler):
         if self._taking.seconds(untaken(request, left), now) >= limits.reader_stall:
             _log.info("client.stuck", reason=f"it took nothing for {limits.reader_stall:g} s")
             transport.abort()
-        elif self._awaiting.seconds(awaited(request), now) >= limits.body_stall:
+        elif self._awaiting.seconds(awaited(request), now) >= (stall := self._stall(request)):
             assert request is not None
-            reason = f"nothing of the request's body came for {limits.body_stall:g} s"
+            reason = f"nothing of the request's body came for {stall:g} s"
             _log.info("client.slow", reason=reason)
             request.content.set_exception(SlowClient(reason))
         elif self._idle.seconds(self._incomplete(), now) >= (
@@ -159,6 +160,13 @@ class _Connection(web.RequestHandler):
             if self._head:
                 transport.write(self._dispatcher.time_out(limits.head))
             self.force_close()
+
+    def _stall(self, request: web.BaseRequest | None) -> float:
+        """Seconds that the next byte of a body may take."""
+        limits = self._connections.limits
+        if request is None or "Expect" not in request.headers or request.content.total_bytes:
+            return limits.body_stall
+        return min(limits.body_begin, limits.body_stall)
 
     def _incomplete(self) -> object | None:
         """What has been there of a first request, or of a head; `None` if that is not so."""

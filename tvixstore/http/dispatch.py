@@ -178,6 +178,9 @@ class Dispatcher:
             await response.write_eof()
         except ConnectionError:
             return response
+        if request.content.exception() is not None:
+            # aiohttp would read the rest of a body that is not coming, and log that as our bug.
+            request.protocol.force_close()
         if request.method != "HEAD":
             account.sent = len(answer.body)
         _take(account, answer)

@@ -2,9 +2,10 @@
 
 A NAR comes before its narinfo: with some clients hours before. So its content is kept for a day
 without any path that names it, by a row that says what it was: `u<SHA-256 of the file>`, and, where
-it has a name that is no hash, `n<name>` which leads there. Once a narinfo was accepted,
-that row goes, and `k<SHA-256>` says for a year which path the file is of: the client that uploaded it may remember the
-file's name, and asks for it by that. `t<expiry><key>` lists all rows by the time at which they go.
+it has a name that is no hash, `n<name>` which leads there. Once a narinfo was accepted, that row
+goes, and `k<SHA-256>` says for a year which path the file is of: the client that uploaded it may
+remember the file's name, and asks for it by that. `t<expiry><key>` lists all rows by the time at
+which they go.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from tvixstore.castore import Digest, DirectoryNode, FileNode
+from tvixstore.errors import AbsentPath
 from tvixstore.kv import Damage
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo.audit import Kept
@@ -20,7 +21,7 @@ from tvixstore.upkeep.findings import Findings
 from tvixstore.upkeep.holdings import Holdings
 from tvixstore.upkeep.paths import PathScrub
 from tvixstore.upkeep.rows import RowScrub
-from tvixstore.upkeep.service import AbsentPath, Outcome
+from tvixstore.upkeep.service import Outcome
 
 
 class Scrub:
