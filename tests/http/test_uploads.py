@@ -507,7 +507,7 @@ async def test_an_upload_counts_as_a_reference_exactly_as_long_as_its_row(tmp_pa
         assert counting.nodes == {}
         # The names of the files are still known: they are not swept for a year.
         assert await here.uploads.table.scan(b"n")
-        here.uploads.learn(found, one.narinfo.store_path.hash)
+        await here.uploads.learn(found, one.narinfo.store_path.hash)
         await here.uploads.aclose()
         assert await here.uploads.table.scan(b"k")
         here.clock.seconds += 366 * 86_400

@@ -85,7 +85,7 @@ async def put_narinfo(call: Call, path_hash: bytes) -> Answer:
             # It was valid by itself: it does not go with what is here.
             return text(HTTPStatus.CONFLICT, "invalid", str(error))
     if file is not None:
-        inbox.uploads.learn(file, path_hash)
+        await inbox.uploads.learn(file, path_hash)
     return stored(str(info.store_path))
 
 

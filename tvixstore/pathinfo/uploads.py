@@ -135,15 +135,17 @@ class Uploads:
         key = _KNOWN_FILE + digest
         return self._learning.get(key) or await self._read(key, decode_known)
 
-    def learn(self, file: NarFile, path_hash: bytes) -> None:
+    async def learn(self, file: NarFile, path_hash: bytes) -> None:
         """That path's narinfo was accepted: from now on the file is known to be of that path, and
         its content is kept by that alone.
 
-        Written a little later, since the upload itself is known until then.
+        Durable a little later. What is lost with it is that the file need not be sent again.
         """
         fields = {each.name: getattr(file, each.name) for each in dataclass_fields(NarFile)}
         known = KnownFile(**fields, path_hash=path_hash)
         self._learning.put(_KNOWN_FILE + file.file_sha256, known)
+        # At once: as long as it is kept for the day as well, evicting its path would free nothing.
+        await self._drop(file.file_sha256)
 
     async def aclose(self) -> None:
         """Writes what waits."""
@@ -178,9 +180,6 @@ class Uploads:
             changes += await self._listed(key, until)
             changes.append((key, encode_known(known, until)))
         await self.table.apply(changes)
-        # Their paths refer to the content from now on: kept for the day as well, it would not go
-        # when they are evicted.
-        await asyncio.gather(*[self._drop(key[len(_KNOWN_FILE) :]) for key in files])
 
     async def _drop(self, file_sha256: bytes) -> None:
         key = _UPLOAD + file_sha256
