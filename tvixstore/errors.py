@@ -63,6 +63,13 @@ class Skipped(Unavailable):
         self.answered = answered
 
 
+class AbsentPath(StoreError):
+    """Of an operation on store paths: one that was named, or that one of them needs, is nowhere.
+
+    What only looks for a path answers `None` instead.
+    """
+
+
 class ReadOnly(StoreError):
     """This service, or every writable part of it, takes no writes."""
 

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
@@ -111,9 +112,15 @@ def configure(
     level: str = "info",
     format: Literal["text", "json"] = "text",
     stream: TextIO | None = None,
+    *,
+    without: Collection[str] = (),
 ) -> None:
-    """Sends the package's events, and warnings of the libraries below, to `stream` (stderr)."""
+    """Sends the package's events, and warnings of the libraries below, to `stream` (stderr).
+
+    Events `without` which the log can do are left out.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
+    handler.addFilter(lambda record: record.msg not in without)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

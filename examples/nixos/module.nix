@@ -147,6 +147,7 @@ in
         WatchdogSec = "60s";
         Restart = "on-failure";
         RestartSec = "2s";
+        TimeoutStartSec = "15min";
         TimeoutStopSec = "45s";
         KillMode = "mixed";
 

@@ -102,8 +102,11 @@ async def test_requests_that_run_are_answered_before_it_stops(tmp_path: Path) ->
     async with in_flight(tmp_path, "30s") as (daemon, asking, release):
         stopping = asyncio.create_task(daemon.stop())
         await daemon.logged("draining")
+        # The doors close right after it is said.
         with pytest.raises(aiohttp.ClientConnectorError):
-            await daemon.get("/healthz")
+            async with asyncio.timeout(30):
+                while True:
+                    await daemon.get("/healthz")
         release.set()
         assert (await asking).status == 404
         await stopping

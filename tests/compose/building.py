@@ -23,7 +23,7 @@ async def building(text: str, folder: Path) -> AsyncIterator[Builder]:
     async with AsyncExitStack() as closing:
         pools, metrics = Pools(files=2, cpu=1, dns=1), Metrics()
         closing.callback(pools.close)
-        stores = Stores(pools, metrics)
+        stores = Stores(pools, metrics, lambda path: None)
         closing.push_async_callback(stores.aclose)
         remembered = RememberedAnswers(MemoryKeyValue())
         closing.push_async_callback(remembered.aclose)

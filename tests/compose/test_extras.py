@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.compose.building import building
+from tvixstore.compose.beside import Beside
 from tvixstore.compose.graph import ROOT
 from tvixstore.compose.make_extras import make_extras
 from tvixstore.kv import MemoryKeyValue
@@ -101,7 +102,7 @@ base_url = "http://unreached.invalid"
 async def classes_of(text: str, folder: Path) -> list[list[ExtrasSource]]:
     async with building(text, folder) as builder:
         builder.path_infos(ROOT)
-        extras = make_extras(builder, MemoryKeyValue(), None)
+        extras = make_extras(builder, Beside(MemoryKeyValue(), None))
         return [list(members) for members in extras.far.classes]
 
 
@@ -118,7 +119,7 @@ async def test_substituters_keep_their_order_and_their_guards(tmp_path: Path) ->
 async def test_the_breaker_is_that_of_its_narinfos(tmp_path: Path) -> None:
     async with building(SHORT, tmp_path) as builder:
         builder.path_infos(ROOT)
-        extras = make_extras(builder, MemoryKeyValue(), None)
+        extras = make_extras(builder, Beside(MemoryKeyValue(), None))
         guards = [source.breaker for members in extras.far.classes for source in members]
         assert guards == [builder.breakers[f"{name}/breaker"] for name in ("one", "two", "slow")]
 

@@ -246,3 +246,9 @@ def test_an_unknown_compression_is_unsupported_by_name(compression: str) -> None
 def test_an_unknown_encoding_is_unsupported_by_name() -> None:
     with pytest.raises(Unsupported, match="'deflate'"):
         decoder("xz", ["deflate"])
+
+
+def test_a_tower_of_encodings_is_refused_before_anything_is_undone() -> None:
+    assert decode("none", [gzip.compress(gzip.compress(SAMPLE))], ("gzip", "gzip")) == SAMPLE
+    with pytest.raises(Unsupported, match="1000 codings"):
+        decoder("none", ["gzip"] * 1000)

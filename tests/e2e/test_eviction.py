@@ -161,7 +161,14 @@ async def metric(daemon: Daemon, name: str, **labels: str) -> float:
     raise AssertionError(f"no {start}")
 
 
-@pytest.mark.parametrize("step", EVICTION_STEPS)
+@pytest.mark.parametrize(
+    "step",
+    [
+        # The others differ only in what is done already; each has its turn in the slow tests.
+        pytest.param(step, marks=[] if step == "objects-freed" else pytest.mark.slow)
+        for step in EVICTION_STEPS
+    ],
+)
 async def test_a_kill_in_the_midst_of_evicting_leaves_everything_right(
     step: EvictionStep, tmp_path: Path, upstreams: Upstreams
 ) -> None:

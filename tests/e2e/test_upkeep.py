@@ -195,6 +195,7 @@ async def test_pins_outlast_the_daemon_and_the_commands_work_without_it(
     "line",
     [
         "pin nonsense",
+        "unpin /nix/store/00000000000000000000000000000000-x/bin",
         *(
             pytest.param(line, marks=pytest.mark.slow)
             for line in ("pin", "pin --comment a\nb 0", "verify /nix/store", "pins x")

@@ -17,6 +17,7 @@ import pytest
 from tests.support.caches import assert_same_tree, make_path
 from tests.support.daemon import Daemon
 from tests.support.pusher import Pusher
+from tvixstore.nix import StorePath
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Upstreams
@@ -242,3 +243,28 @@ path = "./state"
 type = "nix"
 base_url = "{far}"
 """
+
+
+async def test_a_store_that_is_too_small_takes_what_comes_and_lets_the_oldest_go(
+    tmp_path: Path, upstreams: Upstreams, pusher: Pusher
+) -> None:
+    files = [tmp_path / f"pushed-{number}" for number in range(6)]
+    for number, file in enumerate(files):
+        file.write_bytes(random.Random(number).randbytes(400_000))
+    paths = upstreams.workshop.add(*files)
+    async with Daemon(tmp_path / "tvix", store={"max_size": "2MiB", "min_free": 0}) as daemon:
+        for path in paths:
+            await pusher.push(daemon.url, path, compression="none")
+        found = [
+            (await daemon.get(f"/{StorePath.from_absolute(path).digits}.narinfo")).status == 200
+            for path in paths
+        ]
+        assert found[-1] and not found[0]
+        assert await daemon.metric("tvixstore_evictions_total") == found.count(False)
+        used = [
+            await daemon.metric("tvixstore_store_bytes", kind=kind) for kind in ("chunks", "index")
+        ]
+        assert sum(used) <= 2 << 20
+        # What is gone can be pushed again.
+        again = Pusher(tmp_path / "again", upstreams.workshop)
+        await again.push(daemon.url, paths[0], compression="none")

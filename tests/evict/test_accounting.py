@@ -7,13 +7,15 @@ import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evict.stores import LocalStore, open_store
 from tests.nar.trees import File, Link, Tree
 from tests.pathinfo.samples import store_path
-from tvixstore.castore import DirectoryNode
+from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode
+from tvixstore.errors import Incomplete
 from tvixstore.evict import rebuild
 
 # Contents that overlap: small ones, one of a file of its own, and two of many chunks that share
@@ -105,7 +107,7 @@ async def _everything_goes(store: LocalStore, trees_of: dict[str, Tree]) -> None
     assert store.references.chunk_file_bytes == 0
 
 
-@settings(max_examples=12)
+@settings(max_examples=10)
 @given(operations)
 def test_counts_and_sizes_are_those_of_what_is_there(
     steps: list[tuple[str, str, Tree | None]],
@@ -139,6 +141,21 @@ async def test_what_was_freed_is_not_served_from_memory(tmp_path: Path) -> None:
         assert await store.directories.get_many([info.node.digest]) == [None]
         assert [each async for each in store.directories.get_closure(info.node.digest)] == []
         assert await store.path_infos.get(info.store_path.hash) is None
+
+
+async def test_what_was_lost_before_anything_named_it_leaves_no_miscount(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        short, long = CONTENTS[3], random.Random(9).randbytes(400_000)
+        for data in (short, long):
+            digest = await store.blobs.put(data)
+            next(store.state.chunks.glob("??/*")).unlink()
+            with pytest.raises(Incomplete):
+                await store.blobs.read(digest)
+            assert await store.problems() == []
+        directory = Directory.of([(b"gone", FileNode(Digest.of(b"gone"), 4))])
+        await store.directories.put(directory)
+        assert await store.directories.drop(directory.digest, directory.wire)
+        assert await store.problems() == []
 
 
 async def test_a_planted_miscount_is_found(tmp_path: Path) -> None:

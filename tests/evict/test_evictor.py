@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -137,6 +138,49 @@ async def test_what_nobody_reads_for_long_goes_though_there_is_room(store: Local
         await until(lambda: store.rows()["pathinfos"] == 1)
         assert evictor.can_make(0)
     assert await present(store) == [1]
+
+
+async def test_what_was_read_before_the_clock_was_set_back_goes_first(store: LocalStore) -> None:
+    await fill(store, *range(9))
+    ahead = int(time.time()) + 10**8
+    row = ahead.to_bytes(8, "big")
+    for number in range(1, 9):
+        key = store_path(f"path-{number}").hash
+        await store.engine.table("access").apply([(key, row)])
+        store.access.forget(key)
+    async with evicting(store):
+        await fill(store, 9, 10, 11)
+        found = await present(store)
+        assert found[0] == 0 and found[-3:] == [9, 10, 11] and len(found) <= 10
+    async with evicting(store, max_size=None, max_age=3600.0) as evictor:
+        # How long ago they were read nobody knows.
+        await evictor._evict_old()
+        assert await present(store) == found
+
+
+async def test_who_waits_is_let_go_when_nothing_can_be_evicted(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store, *range(10))
+
+    async def fail(path_hashes: object) -> None:
+        raise StorageFull("no room to delete anything")
+
+    monkeypatch.setattr(store.freeing, "evict", fail)
+    monkeypatch.setattr("tvixstore.evict.evictor.INTERVAL", 1000.0)
+    async with evicting(store), asyncio.timeout(20):
+        with pytest.raises(StorageFull):
+            await fill(store, 10, 11)
+
+
+async def test_a_store_that_fills_for_the_first_time_does_not_give_up(store: LocalStore) -> None:
+    async with evicting(store) as evictor:
+        with store.holds.session():
+            await store.blobs.put(random.Random(0).randbytes(10 * EACH))
+            # Nothing can go, as no path is here yet: that is not for long.
+            await evictor.make(EACH)
+            assert evictor.can_make(EACH)
+    assert store.rows()["chunks"] > 0
 
 
 async def test_orphans_go_before_any_path_does(store: LocalStore) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.evict.stores import LocalStore, open_store
 from tests.nar.trees import File, Tree
 from tests.pathinfo.samples import store_path
 from tvixstore.castore import DirectoryNode
-from tvixstore.kv import Holds
+from tvixstore.errors import Incomplete
+from tvixstore.kv import PATH, Holds
 from tvixstore.kv.holds import GENERATION
 from tvixstore.kv.lmdb import Transaction
-
-if TYPE_CHECKING:
-    import pytest
 
 TREE: Tree = {b"a": {b"b": File(b"contents" * 20_000)}, b"c": File(b"small")}
 
@@ -141,6 +141,21 @@ async def test_a_writer_who_comes_while_his_tree_is_being_freed_stores_all_of_it
         assert await store.problems() == []
 
 
+async def test_a_path_that_is_held_by_itself_is_not_evicted(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        _, path_hash = await root_of(store)
+        with store.holds.session():
+            await store.holds.take([PATH + path_hash])
+            assert (await store.freeing.evict([path_hash])).held == [path_hash]
+        # Whoever takes it while it goes waits, and then finds it gone.
+        evicting = asyncio.create_task(store.freeing.evict([path_hash]))
+        await asyncio.sleep(0)
+        await store.holds.take([PATH + path_hash])
+        found = await store.path_infos.get(path_hash)
+        evicted = (await evicting).paths
+        assert (found is None) == (evicted == [path_hash])
+
+
 async def test_a_held_root_keeps_its_whole_tree(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         node, path_hash = await root_of(store)
@@ -159,6 +174,58 @@ async def test_a_held_root_keeps_its_whole_tree(tmp_path: Path) -> None:
         await store.collector.collect()
         assert await store.directories.get(node.digest) is None
         assert set(store.rows().values()) == {0}
+        assert await store.problems() == []
+
+
+async def test_a_reader_keeps_his_chunks_when_the_blob_is_cut_in_another_way(
+    tmp_path: Path,
+) -> None:
+    data = random.Random(1).randbytes(4_000_000)
+    async with open_store(tmp_path) as store:
+        with store.holds.session():
+            digest = await store.blobs.put(data)
+        stream = await store.blobs.open_read(digest)
+        assert stream is not None
+        async with stream:
+            read = await anext(stream)
+            async with await store.blobs.open_write([700_000]) as writer:
+                await writer.write(data)
+                assert await writer.close() == digest
+            await store.collector.collect()
+            read += b"".join([part async for part in stream])
+        whole = read == data
+        assert whole
+        before = store.rows()["chunks"]
+        await store.collector.collect()
+        assert store.rows()["chunks"] < before
+        again = await store.blobs.read(digest) == data
+        assert again
+        assert await store.problems() == []
+
+
+async def test_a_list_that_lacks_a_chunk_is_not_taken_for_the_one_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = random.Random(1).randbytes(4_000_000)
+    async with open_store(tmp_path) as store:
+        with store.holds.session():
+            digest = await store.blobs.put(data)
+        stream = await store.blobs.open_read(digest)
+        assert stream is not None
+        async with stream:
+            await anext(stream)
+            async with await store.blobs.open_write([700_000]) as writer:
+                await writer.write(data)
+                await writer.close()
+            # Whatever became of its chunks: the list that is there now is right.
+            with monkeypatch.context() as careless:
+                careless.setattr(Holds, "is_held", lambda self, key: False)
+                await store.collector.collect()
+            with pytest.raises(Incomplete):
+                async for _ in stream:
+                    pass
+        again = await store.blobs.read(digest) == data
+        assert again
         assert await store.problems() == []
 
 

@@ -19,6 +19,7 @@ from tests.support.roots import CountingRoots
 from tests.support.signing import secret_key
 from tests.support.virtual_clock import virtual_clock
 from tvixstore.blob import MemoryBlobService
+from tvixstore.directory import MemoryDirectoryService
 from tvixstore.errors import CorruptData, Skipped, StorageFull, Unavailable
 from tvixstore.extras import (
     CachedExtras,
@@ -32,6 +33,7 @@ from tvixstore.nix import KeyRing, nixbase32
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.retry import Retry
 from tvixstore.pools import Pools
+from tvixstore.tree import Content
 
 LOG = ExtraName.log(DRV)
 DOI = ExtraName.realisation(ID)
@@ -56,9 +58,13 @@ def source(upstream: DictUpstream, **fields: Any) -> ExtrasSource:
     return ExtrasSource(name="cache", upstream=upstream, pools=LoopPools(), **fields)
 
 
+def content_of(blobs: MemoryBlobService) -> Content:
+    return Content(blobs, MemoryDirectoryService())
+
+
 def caching(*classes: list[ExtrasSource]) -> CachedExtras:
     return CachedExtras(
-        LocalExtras(MemoryKeyValue(), MemoryBlobService()), SubstitutedExtras(classes)
+        LocalExtras(MemoryKeyValue(), content_of(MemoryBlobService())), SubstitutedExtras(classes)
     )
 
 
@@ -202,7 +208,7 @@ async def test_a_full_store_passes_extras_on() -> None:
     files: dict[str, Any] = {LOG.path: TEXT, DOI.path: realisation("x")}
     upstream = DictUpstream(files)
     extras = CachedExtras(
-        LocalExtras(MemoryKeyValue(), Full()), SubstitutedExtras([[source(upstream)]])
+        LocalExtras(MemoryKeyValue(), content_of(Full())), SubstitutedExtras([[source(upstream)]])
     )
     for _ in range(2):
         assert await read(extras, LOG) == TEXT
@@ -243,7 +249,7 @@ async def test_a_blob_that_is_gone_is_fetched_again() -> None:
 async def test_rows_count_as_references_of_their_blobs() -> None:
     table = MemoryKeyValue()
     counting = CountingRoots(table)
-    near = LocalExtras(table, MemoryBlobService(), counting)
+    near = LocalExtras(table, content_of(MemoryBlobService()), counting)
     extras = CachedExtras(near, SubstitutedExtras([]))
     for _ in range(2):
         await extras.put_document(DOI, realisation("x"))

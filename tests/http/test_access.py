@@ -200,3 +200,16 @@ async def test_of_two_headers_no_one_is_let_in_by_the_second(shut: Client) -> No
         b"Authorization: Bearer x\r\nAuthorization: Bearer r\r\n\r\n"
     )
     assert (await shut.receive()).status in (400, 401)
+
+
+@pytest.mark.parametrize(("anonymous", "kept"), [(True, "public"), (False, "private")])
+async def test_what_takes_credentials_is_in_no_cache_that_others_share(
+    anonymous: bool, kept: str
+) -> None:
+    store = await Store.filled()
+    access = Access(frozenset({"read"} if anonymous else ()), TOKENS)
+    async with client_of(front_of(store.path_infos, store.content, access=access)) as client:
+        for target in (store.path.by_hash, store.path.by_node):
+            reply = await client.get(target, Authorization="Bearer r")
+            assert reply.status == 200
+            assert reply.headers["cache-control"] == f"{kept}, max-age=31536000, immutable"

@@ -217,6 +217,42 @@ async def cancelled(front: HttpFront) -> None:
                 await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("name", ["of-the-client.nar", "of-the-client.nar.zst", "plain.nar.zst"])
+async def test_a_nar_has_whatever_name_its_client_gave_it(name: str, tmp_path: Path) -> None:
+    path = make_path("named", None, TREE)
+    compression = "zstd" if name.endswith(".zst") else "none"
+    file = COMPRESS[compression][1](path.nar)
+    async with taking(tmp_path) as here:
+        assert (await here.client.request("HEAD", f"/nar/{name}")).status == 404
+        assert (await here.put(f"/nar/{name}", file)).status == 201
+        assert (await here.client.request("HEAD", f"/nar/{name}")).status == 200
+        text = narinfo_for(path, f"nar/{name}", compression, file)
+        assert (await here.put(path.narinfo_target, text)).status == 201
+        undo = decoder(compression)
+        assert b"".join(undo.feed(await here.fetch(f"/nar/{name}"))) == path.nar
+
+
+async def test_a_name_that_is_no_hash_may_be_of_another_nar_tomorrow(tmp_path: Path) -> None:
+    one, two = make_path("one", None), make_path("two", None, size=2000)
+    async with taking(tmp_path) as here:
+        for path in (one, two):
+            for target in ("/nar/of-mine.nar", path.nar_target):
+                assert (await here.put(target, path.nar)).status == 201
+            mine = await here.client.get("/nar/of-mine.nar")
+            named = await here.client.get(path.nar_target)
+            assert mine.headers["cache-control"] == "no-cache"
+            assert named.headers["cache-control"].endswith("immutable")
+            assert mine.headers["etag"] == named.headers["etag"]
+
+
+@pytest.mark.parametrize("target", ["/nar/x.nar", "/nix-cache-info", f"/log/{'0' * 32}-x.drv"])
+async def test_a_tower_of_content_encodings_is_refused(target: str, tmp_path: Path) -> None:
+    async with taking(tmp_path) as here:
+        reply = await here.put(target, b"", Content_Encoding=",".join(["gzip"] * 1100))
+    assert reply.status == 400
+    assert reply.text.startswith("Content-Encoding: 1100 codings on top of each other")
+
+
 async def test_a_nar_that_breaks_off_leaves_nothing_and_comes_again(tmp_path: Path) -> None:
     path = make_path("broken-off", None, TREE)
     async with taking(tmp_path) as here:
@@ -229,6 +265,20 @@ async def test_a_nar_that_breaks_off_leaves_nothing_and_comes_again(tmp_path: Pa
         assert here.store.directories.directories == directories
         assert (await here.client.request("HEAD", path.nar_target)).status == 404
         assert (await here.push(path)).status == 201
+
+
+async def test_a_narinfo_whose_content_was_lost_is_refused_and_its_nar_taken_again(
+    tmp_path: Path,
+) -> None:
+    path = make_path("lost", None, TREE)
+    async with taking(tmp_path) as store:
+        assert (await store.put(path.nar_target, path.nar)).status == 201
+        directories = store.store.directories
+        lost = dict(directories.directories)
+        directories.directories.clear()
+        reply = await store.put(path.narinfo_target, path.text)
+        assert reply.status == 400 and "upload that again" in reply.text
+        assert lost and (await store.push(path)).status == 201
 
 
 async def test_a_narinfo_before_its_nar_is_refused(tmp_path: Path) -> None:
@@ -457,7 +507,7 @@ async def test_an_upload_counts_as_a_reference_exactly_as_long_as_its_row(tmp_pa
         assert counting.nodes == {}
         # The names of the files are still known: they are not swept for a year.
         assert await here.uploads.table.scan(b"n")
-        here.uploads.learn(found, one.narinfo.store_path.hash)
+        await here.uploads.learn(found, one.narinfo.store_path.hash)
         await here.uploads.aclose()
         assert await here.uploads.table.scan(b"k")
         here.clock.seconds += 366 * 86_400

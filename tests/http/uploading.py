@@ -90,7 +90,7 @@ async def taking(
     table = MemoryKeyValue()
     counting = CountingRoots(table) if counted_rows else None
     uploads = Uploads(table, counting, clock)
-    extras = CachedExtras(LocalExtras(kept, store.blobs), SubstitutedExtras(classes))
+    extras = CachedExtras(LocalExtras(kept, store.content), SubstitutedExtras(classes))
     pools = Pools(files=1, cpu=1, dns=1)
     front = front_of(
         path_infos or store.path_infos,

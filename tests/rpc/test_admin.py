@@ -11,14 +11,14 @@ from grpclib.const import Status
 
 from tests.rpc.raw import raw_client
 from tests.rpc.support import Served, serving
-from tvixstore.errors import CorruptData, ReadOnly, Unavailable, Unsupported
+from tvixstore.access import Access
+from tvixstore.errors import AbsentPath, CorruptData, ReadOnly, Unavailable, Unsupported
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pin
 from tvixstore.pools import Pools
 from tvixstore.rpc import methods
 from tvixstore.rpc.client import GrpcUpkeep, Peer
 from tvixstore.upkeep import (
-    AbsentPath,
     Event,
     Finding,
     Pinned,
@@ -86,7 +86,8 @@ async def admin(
     upkeep: Upkeep | None, *, allowed: bool = True
 ) -> AsyncIterator[tuple[GrpcUpkeep, Served]]:
     pools = Pools(files=1, cpu=1, dns=1)
-    async with serving(upkeep=upkeep, admin=allowed) as served:
+    access = Access.of("read", "write", "admin") if allowed else Access.of("read", "write")
+    async with serving(upkeep=upkeep, access=access) as served:
         peer = Peer.at(f"grpc+http://{served.address}", pools=pools)
         try:
             yield GrpcUpkeep(peer), served
@@ -195,7 +196,7 @@ async def test_a_check_that_ends_without_a_summary_is_no_good_end() -> None:
 
 
 async def test_a_path_that_is_none_is_invalid() -> None:
-    async with serving(upkeep=ScriptedUpkeep(), admin=True) as served:
+    async with serving(upkeep=ScriptedUpkeep(), access=Access.of("admin")) as served:
         async with raw_client(served.address) as client:
             call = await client.call(methods.PIN.path(), b"\x0a\x03abc")
             assert call.status is Status.INVALID_ARGUMENT

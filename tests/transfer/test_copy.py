@@ -11,9 +11,9 @@ import pytest
 from tests.pathinfo.samples import KEYS, STRANGER, TRUSTED, Sample, Tree, store_path
 from tests.transfer.stores import Two, names_of, two_stores, wanted
 from tvixstore.castore import Digest
-from tvixstore.errors import CorruptData, Incomplete, Unavailable, Untrusted
+from tvixstore.errors import AbsentPath, CorruptData, Incomplete, Unavailable, Untrusted
 from tvixstore.pathinfo import Description, PathInfo
-from tvixstore.transfer import AbsentPath, Copy, Outcome, Watcher
+from tvixstore.transfer import Copy, Outcome, Watcher
 from tvixstore.transfer.content import BATCH_ITEMS, SMALL
 
 

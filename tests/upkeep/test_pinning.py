@@ -12,10 +12,11 @@ from tests.support.caches import MadePath, make_path
 from tests.upkeep.house import House, tree, verify
 from tvixstore.compose import load_text
 from tvixstore.compose.composition import Composition
-from tvixstore.errors import Unavailable, Unsupported
+from tvixstore.errors import AbsentPath, Unavailable, Unsupported
+from tvixstore.kv import PATH
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pins
-from tvixstore.upkeep import AbsentPath, PinRequest
+from tvixstore.upkeep import LocalUpkeep, PinRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,19 @@ async def test_pinning_fetches_the_closure_and_outlasts_a_restart(house: House) 
         assert composition.upkeep is not None and await composition.upkeep.unpin(top)
         assert not await composition.upkeep.unpin(top)
         assert await listed(composition.upkeep) == []
+
+
+async def test_what_a_pin_keeps_is_held_against_whoever_chose_it_before(house: House) -> None:
+    await house.fill()
+    async with house.open() as composition:
+        assert isinstance(composition.upkeep, LocalUpkeep)
+        holds = composition.upkeep.holdings.holds
+        assert holds is not None
+        hashes = [path.narinfo.store_path.hash for path in house.paths.values()]
+        assert not any(holds.is_held(PATH + each) for each in hashes)
+        pinned = await pin(composition.upkeep, house.store_path("top"))
+        assert pinned is not None and pinned.paths == len(hashes)
+        assert all(holds.is_held(PATH + each) for each in hashes)
 
 
 async def test_without_fetching_only_what_is_here_is_kept_and_the_rest_is_told(

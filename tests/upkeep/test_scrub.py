@@ -13,10 +13,12 @@ from tests.support.caches import make_path
 from tests.upkeep.damages import DAMAGES, Damage, chunk_file
 from tests.upkeep.house import House, made_paths, tree, verify
 from tvixstore.blob.audit import BlobAudit
-from tvixstore.castore import Digest
-from tvixstore.errors import Unavailable
+from tvixstore.castore import Digest, Directory, FileNode
+from tvixstore.compose import load_text
+from tvixstore.compose.composition import Composition
+from tvixstore.errors import AbsentPath, Unavailable
 from tvixstore.nix import StorePath
-from tvixstore.upkeep import AbsentPath, LocalUpkeep, Progress, Summary, VerifyRequest
+from tvixstore.upkeep import LocalUpkeep, Progress, Summary, VerifyRequest
 from tvixstore.upkeep.content import BlobScrub, DirectoryScrub
 from tvixstore.upkeep.paths import PathScrub
 from tvixstore.upkeep.rows import CHECKS
@@ -352,3 +354,44 @@ async def test_counts_that_do_not_add_up_are_found_and_counted_anew(house: House
         repaired = await verify(upkeep, repair=True)
         assert repaired.kinds() == {("counts", "rewritten")} and not repaired.summary.unrepaired
         assert (await verify(upkeep)).findings == []
+
+
+async def test_a_directory_whose_children_are_still_to_come_stays(house: House) -> None:
+    later = b"comes later"
+    directory = Directory.of([(b"file", FileNode(Digest.of(later), len(later)))])
+    async with house.open() as composition:
+        await composition.content.directories.put(directory)
+        assert (await verify(composition.upkeep, repair=True)).findings == []
+        await composition.content.blobs.put(later)
+        assert await composition.content.directories.get(directory.digest) is not None
+    async with house.open() as composition:
+        assert (await verify(composition.upkeep, repair=True)).findings == []
+
+
+# Directories of paths that are kept elsewhere, and whose blobs are elsewhere too.
+DIRECTORIES_ALONE = """
+[directoryservices.root]
+type = "local"
+path = "./state"
+[blobservices.root]
+type = "cache"
+near = "disk"
+far = "office"
+[blobservices.disk]
+type = "local"
+path = "./state"
+[blobservices.office]
+type = "memory"
+[pathinfoservices.root]
+type = "memory"
+"""
+
+
+async def test_directories_stay_whose_blobs_are_meant_to_be_elsewhere(tmp_path: Path) -> None:
+    directory = Directory.of([(b"file", FileNode(Digest.of(b"far"), 3))])
+    config = load_text(DIRECTORIES_ALONE, "compose.toml", tmp_path)
+    async with await Composition.open(config) as composition:
+        await composition.content.directories.put(directory)
+    async with await Composition.open(config) as composition:
+        assert (await verify(composition.upkeep, repair=True)).findings == []
+        assert await composition.content.directories.get(directory.digest) is not None

@@ -56,7 +56,7 @@ class BlobAudit:
         self,
         lists: KeyValue,
         store: ChunkStore,
-        forget: Callable[[Digest, StoreError], Awaitable[None]],
+        forget: Callable[[Digest, bytes, StoreError], Awaitable[None]],
     ) -> None:
         self._store = store
         self._forget = forget
@@ -116,7 +116,7 @@ class BlobAudit:
         """Makes that blob absent, unless another list took the place of the damaged one."""
         if damage.row is None or not await self._is_list(damage.key, damage.row):
             return False
-        await self._forget(Digest(damage.key), CorruptData(damage.reason))
+        await self._forget(Digest(damage.key), damage.row, CorruptData(damage.reason))
         return not await self._is_list(damage.key, damage.row)
 
     async def sizes(self, digests: Sequence[Digest]) -> list[int | None]:

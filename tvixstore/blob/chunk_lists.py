@@ -40,8 +40,7 @@ class ChunkLists:
         try:
             return decode_chunk_list(blob.raw, value)
         except CorruptData as error:
-            if await self.table.get(blob.raw) == value:
-                await self.forget(blob, error)
+            await self.forget(blob, value, error)
             raise
 
     async def put(self, blob: bytes, entries: Sequence[Entry]) -> None:
@@ -52,13 +51,20 @@ class ChunkLists:
         await self.references.holds.take([BLOB + blob])
         await self.references.put_chunk_list(blob, value, [chunk for chunk, _ in entries])
 
-    async def forget(self, blob: Digest, reason: StoreError) -> None:
-        """Makes a blob absent that cannot be read, so that it is stored anew."""
+    async def forget_list(self, blob: Digest, entries: Sequence[Entry], reason: StoreError) -> None:
+        """As `forget`, of a list that was read."""
+        await self.forget(blob, encode_chunk_list(blob.raw, entries), reason)
+
+    async def forget(self, blob: Digest, row: bytes, reason: StoreError) -> None:
+        """Makes a blob absent that cannot be read by `row`, so that it is stored anew; another list
+        that took the place of that one stays."""
         try:
+            if await self.table.get(blob.raw) != row:
+                return
             if self.references is None:
                 await self.table.apply([(blob.raw, None)])
             else:
-                await self.references.drop_chunk_list(blob.raw)
+                await self.references.drop_chunk_list(blob.raw, row)
         except StoreError as error:
             _log.error("blob.not_forgotten", blob=blob, reason=str(error))
             return

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tvixstore.kv import DiskGuard, Durability, Hold, KeyValue, References
+    from tvixstore.kv import DiskGuard, Durability, Hold, Holds, KeyValue, References
     from tvixstore.metrics import Metrics
     from tvixstore.pools import Pools
 
@@ -119,18 +119,13 @@ class LocalBlobService(BlobService):
         if data is not None:
             end = len(data) if length is None else offset + length
             return BytesStream(data if not offset and end >= len(data) else data[offset:end])
-        hold = await self._hold(digest)
-        try:
+        if self._references is None:
             entries = await self._lists.get(digest)
-            if entries is None:
-                return None
-            stream = self._stream(digest, entries, offset, length)
-            if hold is not None:
-                stream, hold = HeldStream(stream, hold), None
-            return stream
-        finally:
-            if hold is not None:
-                hold.release()
+            return None if entries is None else self._stream(digest, entries, offset, length)
+        if (held := await self._hold_list(digest, self._references.holds)) is None:
+            return None
+        entries, hold = held
+        return HeldStream(self._stream(digest, entries, offset, length), hold)
 
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
         await self._store.hold([digest.raw])
@@ -182,11 +177,27 @@ class LocalBlobService(BlobService):
     def _encode(self, blobs: list[bytes]) -> list[StoredForm]:
         return [encode_chunk(data, compress=self._compress) for data in blobs]
 
-    async def _hold(self, digest: Digest) -> Hold | None:
-        """For as long as its chunks are read, one after the other."""
-        if self._references is None:
-            return None
-        return await self._references.holds.hold(BLOB + digest.raw)
+    async def _hold_list(self, digest: Digest, holds: Holds) -> tuple[list[Entry], Hold] | None:
+        """The list of its chunks, and a hold for as long as they are read, one after the other.
+
+        Each of them is held: somebody may cut the blob in another way meanwhile, and then it is
+        the new list that keeps its chunks.
+        """
+        entries: list[Entry] | None = None
+        while True:
+            keys = {BLOB + chunk for chunk, _ in entries or ()}
+            hold = await holds.hold(BLOB + digest.raw, *keys)
+            try:
+                found = await self._lists.get(digest)
+            except BaseException:
+                hold.release()
+                raise
+            if found is not None and found == entries:
+                return found, hold
+            hold.release()
+            if found is None:
+                return None
+            entries = found
 
     def _staging(self) -> Staging:
         return Staging(self._store, durable=self._durable)
@@ -203,7 +214,7 @@ class LocalBlobService(BlobService):
             except (CorruptData, Incomplete) as error:
                 # Unless somebody has stored that chunk anew by now, and maybe the blob with it.
                 if await self._store.index.get(chunk) is None:
-                    await self._lists.forget(digest, error)
+                    await self._lists.forget_list(digest, entries, error)
                 raise
             return data
 

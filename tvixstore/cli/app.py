@@ -1,5 +1,6 @@
-"""The commands, their arguments and exit codes: 0 done, 1 failed or refused, 2 usage, 130
-interrupted. Results go to standard output, everything else to standard error.
+"""The commands, their arguments and exit codes: 0 done, 1 failed or refused, 2 usage, 3 absent,
+4 unknown, 5 corrupt, 130 interrupted. Results go to standard output, everything else to standard
+error.
 
 What a command needs is imported when it runs, so that `--help` and `--version` are quick.
 """

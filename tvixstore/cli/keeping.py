@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PathsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="PATH…", help="Store paths, or their base names.", show_default=False),
+    typer.Argument(metavar="PATH", help="Store paths, or their base names.", show_default=False),
 ]
 
 TokenFileOption = Annotated[
@@ -43,13 +43,10 @@ CaFileOption = Annotated[
 
 def parse_paths(texts: Sequence[str]) -> list[StorePath]:
     """The store paths in the arguments; a wrong one is wrong usage."""
-    from tvixstore.nix import StorePath
+    from tvixstore.transfer import parse_store_path
 
     try:
-        return [
-            StorePath.from_absolute(text) if "/" in text else StorePath.from_base_name(text)
-            for text in texts
-        ]
+        return [parse_store_path(text) for text in texts]
     except InvalidData as error:
         raise typer.BadParameter(str(error)) from None
 

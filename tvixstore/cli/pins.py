@@ -90,7 +90,8 @@ def pins(
 
 async def _pin(upkeep: Upkeep, paths: list[StorePath], comment: str | None, *, fetch: bool) -> int:
     from tvixstore.cli.running import ABSENT, say
-    from tvixstore.upkeep import AbsentPath, PinRequest
+    from tvixstore.errors import AbsentPath
+    from tvixstore.upkeep import PinRequest
 
     code = 0
     for path in paths:

@@ -12,18 +12,19 @@ from typing import Any, Final, NoReturn
 import typer
 
 from tvixstore.cli.app import FAILED, INTERRUPTED, PROGRAM
-from tvixstore.errors import CorruptData, StoreError, Unavailable
+from tvixstore.errors import AbsentPath, CorruptData, StoreError, Unavailable
 from tvixstore.log import redact
 
 ABSENT: Final = 3
 UNKNOWN: Final = 4
 CORRUPT: Final = 5
 
+# Events that the error with which a command ends says again.
+_SAID_ANYWAY: Final = frozenset({"peer.credentials_refused", "upstream.credentials_refused"})
+
 
 def exit_code(error: StoreError) -> int:
     """What a command ends with when `error` ended it."""
-    from tvixstore.transfer import AbsentPath
-
     codes: dict[type[StoreError], int] = {
         AbsentPath: ABSENT,
         Unavailable: UNKNOWN,
@@ -47,7 +48,7 @@ def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     from tvixstore.cli.daemon import leave, loop_factory
     from tvixstore.log import configure
 
-    configure("error")
+    configure("error", without=_SAID_ANYWAY)
     gc.freeze()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_until_signalled(command))

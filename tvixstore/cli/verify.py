@@ -30,7 +30,7 @@ def verify(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH…]",
+            metavar="PATH",
             help="Store paths, or their base names; without any, the whole store.",
             show_default=False,
         ),
@@ -58,23 +58,18 @@ def verify(
 
 
 async def _verify(upkeep: Upkeep, request: VerifyRequest, *, as_json: bool) -> int:
-    from tvixstore.cli.running import ABSENT, say
-    from tvixstore.upkeep import AbsentPath, Finding, Progress, Summary
+    from tvixstore.upkeep import Finding, Progress, Summary
 
-    try:
-        async with aclosing(upkeep.verify(request)) as events:
-            with _meter() as meter:
-                async for event in events:
-                    match event:
-                        case Progress():
-                            meter.show(event)
-                        case Finding():
-                            meter.tell(_json("finding", event) if as_json else _line(event))
-                        case Summary():
-                            summary = event
-    except AbsentPath as error:
-        say(error)
-        return ABSENT
+    async with aclosing(upkeep.verify(request)) as events:
+        with _meter() as meter:
+            async for event in events:
+                match event:
+                    case Progress():
+                        meter.show(event)
+                    case Finding():
+                        meter.tell(_json("finding", event) if as_json else _line(event))
+                    case Summary():
+                        summary = event
     if as_json:
         typer.echo(_json("summary", summary))
     typer.echo(_sum_up(summary, repair=request.repair), err=True)

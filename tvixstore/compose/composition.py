@@ -6,6 +6,7 @@ import asyncio
 import platform
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -13,8 +14,10 @@ from typing import Self
 
 from tvixstore import __version__
 from tvixstore.castore import SizeRule
+from tvixstore.compose.beside import beside
 from tvixstore.compose.build import Builder
 from tvixstore.compose.config import Config
+from tvixstore.compose.counting import home, why_uncounted
 from tvixstore.compose.graph import Graph
 from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
@@ -90,9 +93,11 @@ class Composition:
             metrics.build_info.labels(__version__, platform.python_version()).set(1)
             pools = Pools()
             closing.callback(pools.close)
-            stores = Stores(pools, metrics)
-            closing.push_async_callback(stores.aclose)
             graph = lower(config)
+            # Uploads and extras are kept beside their content, where that is counted.
+            rows = home(graph) or config.daemon.state
+            stores = Stores(pools, metrics, partial(why_uncounted, graph, rows=rows))
+            closing.push_async_callback(stores.aclose)
             state, engine, guard, store = None, None, None, None
             if not embedded or needs_state(config, graph):
                 store = stores.at(config.daemon.state, config.store)
@@ -134,15 +139,15 @@ class Composition:
             sizes = SizeRule(config.daemon.directory_sizes)
             required = config.daemon.require_signature
             # What was uploaded, and extras, have content that no path refers to.
-            roots = None if store is None else store.references
-            uploads = Uploads(_table(engine, "uploads"), roots)
+            kept = beside(graph.directories, "uploads", stores, store)
+            uploads = Uploads(kept.table, kept.roots)
             closing.push_async_callback(uploads.aclose)
             inbox = Inbox(
                 Receiver(content, pools, spool, sizes),
                 uploads,
                 KeyRing(required) if required else None,
             )
-            extras = make_extras(builder, _table(engine, "extras"), roots)
+            extras = make_extras(builder, beside(graph.blobs, "extras", stores, store))
             upkeep = None if store is None else _upkeep(builder, path_infos, store)
             for peer in builder.connecting:
                 await peer.connect()
@@ -230,6 +235,7 @@ def _upkeep(builder: Builder, root: PathInfoService, store: Store) -> Upkeep:
         directories=builder.shared(("directories", place)),
         path_infos=builder.shared(("path infos", place)),
         accounts=_Accounts(store, builder.pools),
+        holds=builder.stores.holds,
     )
     return LocalUpkeep(holdings)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tvixstore.compose.beside import Beside
 from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.nodes import (
     BreakerNode,
@@ -17,9 +18,7 @@ from tvixstore.compose.nodes import (
     RetryNode,
 )
 from tvixstore.extras import CachedExtras, ExtrasSource, LocalExtras, SubstitutedExtras
-from tvixstore.kv import KeyValue
 from tvixstore.nix import KeyRing
-from tvixstore.pathinfo.root_rows import Roots
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.retry import Retry
 
@@ -36,15 +35,15 @@ class _Policies:
     optional: bool = False
 
 
-def make_extras(builder: Builder, table: KeyValue, roots: Roots | None) -> CachedExtras:
-    """`table`, whose rows `roots` counts, in front of the `nix` nodes below the root, whose
-    services are built already.
+def make_extras(builder: Builder, kept: Beside) -> CachedExtras:
+    """The table of those `kept` here, in front of the `nix` nodes below the root, whose services
+    are built already.
     """
     daemon = builder.daemon
     far = SubstitutedExtras(
         _Sources(builder).below(ROOT, _Policies()), daemon.negative_ttl, daemon.lookup_timeout
     )
-    extras = CachedExtras(LocalExtras(table, builder.content().blobs, roots), far)
+    extras = CachedExtras(LocalExtras(kept.table, builder.content(), kept.roots), far)
     builder.closing_services.push_async_callback(extras.aclose)
     return extras
 

@@ -46,9 +46,13 @@ class Store:
 class Stores:
     """The state directories of one composition, by path."""
 
-    def __init__(self, pools: Pools, metrics: Metrics) -> None:
+    def __init__(
+        self, pools: Pools, metrics: Metrics, why_uncounted: Callable[[Path], str | None]
+    ) -> None:
+        """`why_uncounted` says of which of them nobody knows what is needed in it, and why."""
         # What is in use, in whichever of them it is.
         self.holds = Holds()
+        self._why_uncounted = why_uncounted
         self._pools = pools
         self._metrics = metrics
         self._stores: dict[Path, Store] = {}
@@ -64,6 +68,10 @@ class Stores:
         if place not in self._stores:
             self._stores[place] = self._open(path, settings)
         return self._stores[place]
+
+    def opened(self, path: Path) -> Store | None:
+        """The store at `path`, if it is open."""
+        return self._stores.get(path.resolve())
 
     def sweep(self, store: Store, sweep: Callable[[], Awaitable[int]]) -> None:
         """Has chunk files removed that nothing names. Nobody waits for it to start."""
@@ -106,25 +114,38 @@ class Stores:
             engine.abandon()
             state.close()
             raise
-        grain = GRAIN if settings.max_age is None else min(GRAIN, int(settings.max_age / 4))
-        access = LastAccess(engine.table("access"), grain=grain)
+        access = self._access(engine, settings)
         collector = Collector(Freeing(references), state.chunks, self._pools)
+        store = Store(state, engine, guard, references, collector, access)
+        self._keep_small(store, settings)
+        return store
+
+    def _access(self, engine: LmdbEngine, settings: Settings) -> LastAccess:
+        grain = GRAIN if settings.max_age is None else min(GRAIN, int(settings.max_age / 4))
+        return LastAccess(engine.table("access"), grain=grain)
+
+    def _keep_small(self, store: Store, settings: Settings) -> None:
+        """Begins to evict, where it is known what may go."""
+        path, engine = store.state.path, store.engine
+        if (reason := self._why_uncounted(path.resolve())) is not None:
+            if settings.max_size is not None or settings.max_age is not None:
+                log.warning("eviction.off", path=path, reason=reason)
+            return
         evictor = Evictor(
-            Limits(guard, settings.max_size, settings.min_free),
-            guard,
+            Limits(store.guard, settings.max_size, settings.min_free),
+            store.guard,
             Candidates(
                 engine.table("access"),
-                access,
+                store.access,
                 pinned_closures(engine.table("pins"), engine.table("pathinfos")),
             ),
             engine.table("pathinfos"),
-            collector,
-            access,
+            store.collector,
+            store.access,
             self._metrics,
             max_age=settings.max_age,
         )
         self._begin(evictor.run(), f"evict {path}")
-        return Store(state, engine, guard, references, collector, access)
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))

@@ -21,6 +21,9 @@ from tvixstore.compression.zstd_frames import ZstdStage
 from tvixstore.errors import CorruptData, Unsupported
 
 MAX_PIECE = 1 << 20
+# Codings of one transfer, on top of each other. What a stage in the middle puts out is counted
+# nowhere, and each one more multiplies by a thousand how long a few KiB can keep a thread busy.
+MOST_ENCODINGS = 2
 # What `xz -9` needs is 65 MiB.
 _LZMA_MEMORY = 128 << 20
 # brotli puts out up to twice of what it is asked for.
@@ -234,9 +237,14 @@ _STAGES: dict[str, Callable[[], Stage]] = {
 def decoder(compression: str, encodings: Sequence[str] = ()) -> Decoder:
     """Undoes `encodings` (the outermost first) and then `compression`, by a narinfo's names.
 
-    Raises `Unsupported`, with its name, for one that is not known. A missing Compression is the
-    caller's to read as bzip2.
+    Raises `Unsupported`, with its name, for one that is not known, and for more than
+    `MOST_ENCODINGS`. A missing Compression is the caller's to read as bzip2.
     """
+    if len(encodings) > MOST_ENCODINGS:
+        raise Unsupported(
+            f"{len(encodings)} codings on top of each other are not undone here, "
+            f"only {MOST_ENCODINGS}"
+        )
     names = [*encodings, *([] if compression == "none" else [compression])]
     for name in names:
         if name not in _STAGES:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
+from math import inf
 from typing import Final
 
 from tvixstore.kv import KeyValue
@@ -13,7 +15,11 @@ from tvixstore.pathinfo.access import LastAccess
 KEPT: Final = 4096
 _PAGE: Final = 256
 
-Candidate = tuple[float, bytes]
+# Seconds by which a time may be ahead without meaning that the clock was set back.
+_SKEW: Final = 60.0
+
+# By what it is sorted, when it was read, and its hash.
+Candidate = tuple[float, float, bytes]
 
 
 class Candidates:
@@ -28,14 +34,16 @@ class Candidates:
         table: KeyValue,
         access: LastAccess,
         pinned: Callable[[], Awaitable[set[bytes]]],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
         self._access = access
         self._pinned = pinned
+        self._now = now
         self._found: deque[Candidate] = deque()
         self._skipped: set[bytes] = set()
 
-    async def take(self, most: int, before: float) -> list[bytes]:
+    async def take(self, most: int, before: float = inf) -> list[bytes]:
         """Up to `most` paths that were read before that time; none if none is left."""
         taken = self._take(most, before)
         if not taken:
@@ -55,23 +63,27 @@ class Candidates:
     def _take(self, most: int, before: float) -> list[bytes]:
         taken: list[bytes] = []
         while self._found and len(taken) < most:
-            time, path_hash = self._found.popleft()
+            _, read, path_hash = self._found.popleft()
             # Read since it was found: it is not its turn any more.
-            if time < before and self._access.time(path_hash, _row(time)) <= time:
+            now = self._access.time(path_hash, _row(read))
+            if read < before and now in (read, int(read)):
                 taken.append(path_hash)
         return taken
 
     async def _look(self, before: float) -> None:
         left_out = await self._pinned() | self._skipped
         found: list[Candidate] = []
-        bound = before
+        bound = inf
         after: bytes | None = None
+        ahead = self._now() + _SKEW
         while rows := await self._table.scan(after=after, limit=_PAGE):
             after = rows[-1][0]
             for path_hash, row in rows:
-                time = self._access.time(path_hash, row)
-                if time < bound and path_hash not in left_out:
-                    found.append((time, path_hash))
+                read = self._access.time(path_hash, row)
+                # The clock was set back since that was read, so all others were read after it.
+                place = read if read <= ahead else -1.0
+                if read < before and place <= bound and path_hash not in left_out:
+                    found.append((place, read, path_hash))
             if len(found) >= 2 * KEPT:
                 found.sort()
                 del found[KEPT:]
@@ -82,5 +94,5 @@ class Candidates:
         self._found = deque(found[:KEPT])
 
 
-def _row(time: float) -> bytes:
-    return int(time).to_bytes(8, "big")
+def _row(read: float) -> bytes:
+    return int(read).to_bytes(8, "big")

@@ -32,7 +32,7 @@ BACK_OFF: Final = 30.0
 # Seconds that a writer waits for room.
 PATIENCE: Final = 60.0
 # Paths evicted in one transaction, at most; and how many may go without freeing anything.
-MOST_PATHS: Final = 200
+MOST_PATHS: Final = 50
 MOST_IN_VAIN: Final = 1000
 
 _log = Logger("tvixstore.evict")
@@ -104,15 +104,21 @@ class Evictor:
     async def run(self) -> None:
         """Works until it is cancelled."""
         self._guard.room_maker = self
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 self._wake.clear()
+                began = loop.time()
                 try:
                     await self._look()
                 except (StoreError, OSError) as error:
-                    self._give_up(str(error))
+                    self._failed(str(error))
+                except Exception as error:
+                    _log.error("eviction.crashed", exc_info=error, path=self._guard.path)
+                    self._failed("of a bug, see the log")
                 if self._busy:
-                    await asyncio.sleep(BUSY)
+                    # All paths were looked at for it, which takes the longer the more there are.
+                    await asyncio.sleep(min(INTERVAL, max(BUSY, 10 * (loop.time() - began))))
                 elif not self._wake.is_set() or self._is_useless():
                     await self._sleep()
         finally:
@@ -146,36 +152,46 @@ class Evictor:
         run = _Run("max_age")
         self._candidates.restart()
         while paths := await self._candidates.take(MOST_PATHS, now - self._max_age):
+            began = asyncio.get_running_loop().time()
             await self._evict(run, paths)
             await self._collect(run)
+            await self._take_turns(began)
         self._candidates.restart()
         self._report(run)
 
     async def _evict_until_enough(self, run: _Run) -> None:
         if not await self._path_infos.scan(limit=1):
-            # Its content may be of paths that somebody else knows.
-            self._give_up("no path is known here, so nobody can say what is needed")
+            # What is here is on its way in; or of paths that were known elsewhere, before.
+            self._busy = True
             return
         self._limits.begin(self._wanted())
         await self._free_orphans(run)
         self._candidates.restart()
         most = 1
         while (missing := self._limits.missing(self._wanted())) > 0:
-            paths = await self._candidates.take(most, time.time() + 1)
+            paths = await self._candidates.take(most)
             if not paths:
                 self._busy = True
                 break
             if run.in_vain > MOST_IN_VAIN or self._limits.hopeless():
                 self._give_up("it does not make enough room")
                 break
+            began = asyncio.get_running_loop().time()
             await self._evict(run, await self._useful(paths))
             await self._collect(run)
+            await self._take_turns(began)
             self._tell()
             each = max(1, run.bytes // max(1, run.paths))
             most = max(1, min(MOST_PATHS, missing // each // 2, 2 * most))
         else:
             self._said_useless = False
         self._report(run)
+
+    async def _take_turns(self, began: float) -> None:
+        """Leaves the processor to others for as long as the work since `began` took, unless
+        somebody waits for room."""
+        if not self._waiting:
+            await asyncio.sleep(min(0.1, asyncio.get_running_loop().time() - began))
 
     async def _useful(self, paths: list[bytes]) -> list[bytes]:
         """Those that may have chunk files, where only these help."""
@@ -234,6 +250,12 @@ class Evictor:
 
     def _is_useless(self) -> bool:
         return asyncio.get_running_loop().time() < self._useless_until
+
+    def _failed(self, reason: str) -> None:
+        # Those who wait do so in vain.
+        self._busy = False
+        self._give_up(reason)
+        self._tell(list(self._waiting))
 
     def _give_up(self, reason: str) -> None:
         self._useless_until = asyncio.get_running_loop().time() + BACK_OFF

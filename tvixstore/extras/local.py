@@ -13,7 +13,6 @@ from typing import Final
 
 from blake3 import blake3
 
-from tvixstore.blob import BlobService
 from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import InvalidData
 from tvixstore.extras.documents import merge_documents
@@ -23,6 +22,7 @@ from tvixstore.kv import KeyValue
 from tvixstore.log import Logger
 from tvixstore.pathinfo.root_rows import RootRows, Roots
 from tvixstore.policy.striped import StripedLocks
+from tvixstore.tree import Content
 
 _log = Logger(__name__)
 
@@ -37,17 +37,18 @@ _ROW: Final = struct.Struct(">Q32sQ")
 
 
 class LocalExtras(ExtrasService):
-    """Rows in `table`, their content in `blobs`; `roots` counts what they refer to."""
+    """Rows in `table`, blobs in `content`; `roots` counts what the rows refer to."""
 
     def __init__(
         self,
         table: KeyValue,
-        blobs: BlobService,
+        content: Content,
         roots: Roots | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.table = table
-        self.blobs = blobs
+        self.blobs = content.blobs
+        self._content = content
         self._rows = RootRows(TABLE, table, roots)
         self._now = now
         # Rows that were not ours to read, or whose blob is gone.
@@ -65,12 +66,28 @@ class LocalExtras(ExtrasService):
         return Found(node.size, partial(self.blobs.open_read, node.digest, 0, None, node.size))
 
     async def put_document(self, name: ExtraName, data: bytes) -> None:
+        with self._content.session():
+            await self._merge(name, data)
+
+    async def put_log(self, name: ExtraName, text: AsyncIterable[bytes]) -> None:
+        # A log may take long to come, and what it has in common with others must not go meanwhile.
+        with self._content.session():
+            await self._write_log(name, text)
+
+    async def add_link(self, file: str) -> None:
+        """Remembers that a document which was fetched refers to the NAR in that file."""
+        await self.table.put_if_absent(_LINK + file.encode(), _VERSION)
+
+    async def has_link(self, file: str) -> bool:
+        return await self.table.get(_LINK + file.encode()) is not None
+
+    async def _merge(self, name: ExtraName, data: bytes) -> None:
         # Two at once would each keep its own signatures alone.
         async with self._changing.of(name.key):
             merged = merge_documents(name, await self._read(name), data)
             await self._point(name, FileNode(await self.blobs.put(merged), len(merged)))
 
-    async def put_log(self, name: ExtraName, text: AsyncIterable[bytes]) -> None:
+    async def _write_log(self, name: ExtraName, text: AsyncIterable[bytes]) -> None:
         size = 0
         async with await self.blobs.open_write() as writer:
             async for piece in text:
@@ -79,13 +96,6 @@ class LocalExtras(ExtrasService):
             digest = await writer.close()
         async with self._changing.of(name.key):
             await self._point(name, FileNode(digest, size))
-
-    async def add_link(self, file: str) -> None:
-        """Remembers that a document which was fetched refers to the NAR in that file."""
-        await self.table.put_if_absent(_LINK + file.encode(), _VERSION)
-
-    async def has_link(self, file: str) -> bool:
-        return await self.table.get(_LINK + file.encode()) is not None
 
     async def _read(self, name: ExtraName) -> bytes | None:
         row = await self.table.get(name.key)

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from tvixstore.errors import InvalidData
 from tvixstore.http.dispatch import Dispatcher
 from tvixstore.http.slow import Since, SlowClient, awaited, untaken
 from tvixstore.log import Logger
@@ -37,6 +38,7 @@ class Connections(web.Server):
         shortest = min(
             self.limits.first_byte,
             self.limits.head,
+            self.limits.body_begin,
             self.limits.body_stall,
             self.limits.reader_stall,
         )
@@ -132,6 +134,13 @@ class _Connection(web.RequestHandler):
         super().data_received(data)
         # While the next request is waited for, all that comes is of its head.
         self._head = self._waiter is not None and not self._messages
+        request = self._current_request
+        if self._messages and request is not None and not request.content.is_eof():
+            # Nothing comes behind a body before that has ended: aiohttp found no sense in what
+            # came, and would leave whoever reads the body waiting for the rest.
+            self._messages.clear()
+            self.close()
+            request.content.set_exception(InvalidData("the body of the request is malformed"))
 
     def look(self, transport: asyncio.Transport, now: float) -> None:
         """Ends what is over its time."""
@@ -140,9 +149,9 @@ class _Connection(web.RequestHandler):
         if self._taking.seconds(untaken(request, left), now) >= limits.reader_stall:
             _log.info("client.stuck", reason=f"it took nothing for {limits.reader_stall:g} s")
             transport.abort()
-        elif self._awaiting.seconds(awaited(request), now) >= limits.body_stall:
+        elif self._awaiting.seconds(awaited(request), now) >= (stall := self._stall(request)):
             assert request is not None
-            reason = f"nothing of the request's body came for {limits.body_stall:g} s"
+            reason = f"nothing of the request's body came for {stall:g} s"
             _log.info("client.slow", reason=reason)
             request.content.set_exception(SlowClient(reason))
         elif self._idle.seconds(self._incomplete(), now) >= (
@@ -151,6 +160,13 @@ class _Connection(web.RequestHandler):
             if self._head:
                 transport.write(self._dispatcher.time_out(limits.head))
             self.force_close()
+
+    def _stall(self, request: web.BaseRequest | None) -> float:
+        """Seconds that the next byte of a body may take."""
+        limits = self._connections.limits
+        if request is None or "Expect" not in request.headers or request.content.total_bytes:
+            return limits.body_stall
+        return min(limits.body_begin, limits.body_stall)
 
     def _incomplete(self) -> object | None:
         """What has been there of a first request, or of a head; `None` if that is not so."""

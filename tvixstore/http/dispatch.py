@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import count
 from time import perf_counter
@@ -33,6 +33,7 @@ _log = Logger("tvixstore.http")
 # What nginx calls a request whose client left; it is never sent.
 CLIENT_LEFT = 499
 _SERVER = "tvixstore"
+_PUBLIC = "public"
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -66,8 +67,8 @@ class Dispatcher:
         # Not the loop's time: uvloop's has a resolution of 1 ms, and a warm answer takes less.
         began = perf_counter()
         account = _Account()
-        task = asyncio.current_task()
-        assert task is not None
+        # The one that runs here; asking asyncio for it costs more than a lookup in the index.
+        task = request.task
         self.running.add(task)
         try:
             answer = await self._answer(request, account)
@@ -122,7 +123,7 @@ class Dispatcher:
             self._front, self._texts, request.method, request.headers, incoming, self.draining
         )
         try:
-            return await method.answer(call, wanted)
+            return self._for_its_reader(await method.answer(call, wanted))
         except SlowClient as error:
             return slow(str(error))
         except StoreError as error:
@@ -133,6 +134,14 @@ class Dispatcher:
         except Exception as error:
             _log.error("request.failed", exc_info=error, route=route.name, key=account.key)
             return broken()
+
+    def _for_its_reader(self, answer: Answer) -> Answer:
+        """Where credentials are asked for, no cache on the way may hand it to others."""
+        kept = answer.headers.get("Cache-Control", "")
+        if not kept.startswith(_PUBLIC) or self._front.access.check("read", None) is None:
+            return answer
+        private = f"private{kept.removeprefix(_PUBLIC)}"
+        return replace(answer, headers={**answer.headers, "Cache-Control": private})
 
     def _refusal(self, request: web.BaseRequest, right: Right | None) -> Answer | None:
         """Why `request`, which takes `right`, goes no further; `None` if it does."""
@@ -169,6 +178,9 @@ class Dispatcher:
             await response.write_eof()
         except ConnectionError:
             return response
+        if request.content.exception() is not None:
+            # aiohttp would read the rest of a body that is not coming, and log that as our bug.
+            request.protocol.force_close()
         if request.method != "HEAD":
             account.sent = len(answer.body)
         _take(account, answer)

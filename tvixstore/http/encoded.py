@@ -1,4 +1,4 @@
-"""NARs encoded as they go out: one context a response, its input bounded, its work in threads.
+"""NARs compressed as they go out: one context a response, its input bounded, its work in threads.
 
 Whoever reads sets the pace: nothing is read from the NAR before the piece that came of the last one
 was taken. The frame is ended only after the NAR has ended well, so that a body that breaks off is
@@ -8,12 +8,9 @@ told by its coding as well as by its connection.
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import Callable
-from typing import Final, Protocol
+from enum import Enum, auto
 
-import zstandard
-
+from tvixstore.compression import COMPRESSORS, Compressor
 from tvixstore.errors import CorruptData
 from tvixstore.pools import Pools
 from tvixstore.streams import ByteStream
@@ -23,41 +20,27 @@ _PIECE = 256 << 10
 _SMALL = 32 << 10
 # Seconds that bytes may wait for more when the NAR comes slowly.
 _AGE = 0.02
-# Quickest, because somebody waits: the next levels of zstd save a tenth more for twice the time.
-_ZSTD_LEVEL = 1
-_GZIP_LEVEL = 1
-_GZIP_FRAME = 16 + zlib.MAX_WBITS
 
 
-class _Encoder(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
+class _Then(Enum):
+    """What comes after a piece."""
 
-    def flush(self, mode: int = ..., /) -> bytes: ...
-
-
-def _zstd(size: int) -> _Encoder:
-    encoder: _Encoder = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compressobj(size=size)
-    return encoder
-
-
-def _gzip(size: int) -> _Encoder:
-    return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FRAME)
-
-
-# What makes a context for so many bytes, and what ends a block of its output, or all of it.
-_ENCODERS: Final[dict[str, tuple[Callable[[int], _Encoder], int, int]]] = {
-    "zstd": (_zstd, zstandard.COMPRESSOBJ_FLUSH_BLOCK, zstandard.COMPRESSOBJ_FLUSH_FINISH),
-    "gzip": (_gzip, zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
-}
+    MORE = auto()
+    # More, but maybe not soon.
+    PAUSE = auto()
+    END = auto()
 
 
 class EncodedStream(ByteStream):
-    """The `size` bytes of `stream` in a coding; raises `CorruptData` if they are more or fewer."""
+    """The `size` bytes of `stream`, compressed; raises `CorruptData` if they are more or fewer."""
 
-    def __init__(self, stream: ByteStream, size: int, coding: str, pools: Pools | None) -> None:
+    def __init__(
+        self, stream: ByteStream, size: int, compression: str, pools: Pools | None
+    ) -> None:
         """Without `pools`, all of it is done in the loop."""
-        make, self._block, self._finish = _ENCODERS[coding]
-        self._encoder: _Encoder | None = make(size)
+        compressor = COMPRESSORS[compression]
+        self._compressor: Compressor | None = compressor.make(size)
+        self._in_loop = _SMALL if compressor.quick else -1
         self._stream = stream
         self._size = size
         self._pools = pools
@@ -65,22 +48,22 @@ class EncodedStream(ByteStream):
         self._due = 0.0
 
     async def __anext__(self) -> bytes:
-        while self._encoder is not None:
-            data, mode = await self._gather()
-            encoded = await self._encode(self._encoder, data, mode)
+        while self._compressor is not None:
+            data, then = await self._gather()
+            encoded = await self._encode(self._compressor, data, then)
             self._due = asyncio.get_running_loop().time() + _AGE
-            if mode == self._finish:
-                self._encoder = None
+            if then is _Then.END:
+                self._compressor = None
             if encoded:
                 return encoded
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        self._encoder = None
+        self._compressor = None
         await self._stream.aclose()
 
-    async def _gather(self) -> tuple[bytes, int | None]:
-        """What is to be encoded next, and how that is to be flushed, if at all."""
+    async def _gather(self) -> tuple[bytes, _Then]:
+        """What is to be encoded next."""
         parts: list[bytes] = []
         held = 0
         now = asyncio.get_running_loop().time
@@ -89,7 +72,7 @@ class EncodedStream(ByteStream):
             if part is None:
                 if self._taken < self._size:
                     raise CorruptData(f"the NAR ended after {self._taken} of {self._size} bytes")
-                return b"".join(parts), self._finish
+                return b"".join(parts), _Then.END
             parts.append(part)
             held += len(part)
             self._taken += len(part)
@@ -97,15 +80,20 @@ class EncodedStream(ByteStream):
                 raise CorruptData(f"the NAR goes on after its {self._size} bytes")
             if now() >= self._due and self._taken < self._size:
                 # A client may be waiting for nothing else.
-                return b"".join(parts), self._block
-        return b"".join(parts), None
+                return b"".join(parts), _Then.PAUSE
+        return b"".join(parts), _Then.MORE
 
-    async def _encode(self, encoder: _Encoder, data: bytes, mode: int | None) -> bytes:
-        if self._pools is None or len(data) <= _SMALL:
-            return _encode(encoder, data, mode)
-        return await self._pools.cpu.run(_encode, encoder, data, mode)
+    async def _encode(self, compressor: Compressor, data: bytes, then: _Then) -> bytes:
+        if self._pools is None or len(data) <= self._in_loop:
+            return _encode(compressor, data, then)
+        return await self._pools.cpu.run(_encode, compressor, data, then)
 
 
-def _encode(encoder: _Encoder, data: bytes, mode: int | None) -> bytes:
-    encoded = encoder.compress(data)
-    return encoded if mode is None else encoded + encoder.flush(mode)
+def _encode(compressor: Compressor, data: bytes, then: _Then) -> bytes:
+    encoded = compressor.compress(data)
+    match then:
+        case _Then.PAUSE:
+            return encoded + compressor.flush()
+        case _Then.END:
+            return encoded + compressor.finish()
+    return encoded

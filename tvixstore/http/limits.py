@@ -20,6 +20,9 @@ class Limits:
     # Between two requests. Longer than Nix keeps its connections (118 s), so that it is the client
     # who closes.
     idle: float = 130.0
+    # For the first byte of a body that was asked for. Nix 2.8 that tries an upload again announces
+    # the body and has none left to send: there is no use in being patient, five times over.
+    body_begin: float = 15.0
     # Without a byte of a body that is being read.
     body_stall: float = 60.0
     # Without a byte taken of a response. Nix takes none while it waits for a lock, a disk or its

@@ -15,6 +15,7 @@ from tvixstore.nix import STORE_DIR
 from tvixstore.nix.json_text import check_nesting
 from tvixstore.pathinfo.accepting import accept, read_narinfo
 from tvixstore.pathinfo.nix.upstream import MAX_NARINFO_BYTES
+from tvixstore.pathinfo.upload_rows import Upload
 from tvixstore.pathinfo.uploads import MAX_NAME, hash_in
 
 if TYPE_CHECKING:
@@ -64,21 +65,27 @@ async def put_narinfo(call: Call, path_hash: bytes) -> Answer:
     inbox, path_infos = call.inbox, call.front.path_infos
     body = await call.incoming.read(MAX_NARINFO_BYTES, inbox.pools)
     try:
-        content = body.decode()
+        written = body.decode()
     except UnicodeDecodeError:
         raise InvalidData("the narinfo is not UTF-8") from None
-    if len(content) <= _READ_IN_LOOP:
-        narinfo = read_narinfo(path_hash, content)
+    if len(written) <= _READ_IN_LOOP:
+        narinfo = read_narinfo(path_hash, written)
     else:
-        narinfo = await inbox.pools.cpu.run(read_narinfo, path_hash, content)
-    info, file = await accept(narinfo, path_infos, inbox.uploads)
-    try:
-        await path_infos.put(info)
-    except InvalidData as error:
-        # It was valid by itself: it does not go with what is here.
-        return text(HTTPStatus.CONFLICT, "invalid", str(error))
+        narinfo = await inbox.pools.cpu.run(read_narinfo, path_hash, written)
+    content = inbox.receiver.content
+    # What it refers to stays until it does.
+    with content.session():
+        info, file = await accept(narinfo, path_infos, inbox.uploads, content)
+        if isinstance(file, Upload) and not await content.has(info.node):
+            await inbox.uploads.forget(file)
+            raise InvalidData("the content of its NAR is not here any more: upload that again")
+        try:
+            await path_infos.put(info)
+        except InvalidData as error:
+            # It was valid by itself: it does not go with what is here.
+            return text(HTTPStatus.CONFLICT, "invalid", str(error))
     if file is not None:
-        inbox.uploads.learn(file, path_hash)
+        await inbox.uploads.learn(file, path_hash)
     return stored(str(info.store_path))
 
 

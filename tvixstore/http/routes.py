@@ -135,7 +135,9 @@ async def _listed(making: Awaitable[bytes]) -> Answer:
     return Answer(HTTPStatus.OK, "present", {"Content-Type": "application/json"}, body)
 
 
-async def _nar_by_hash(call: Call, wanted: NarByHash) -> Answer:
+async def _nar_by_hash(call: Call, wanted: NarByHash | str) -> Answer:
+    if isinstance(wanted, str):
+        return await nar_file(call, wanted)
     nar = await nars.nar_by_hash(call.front.path_infos, wanted)
     if nar is None:
         return absent(
@@ -213,8 +215,16 @@ def _parse_name(text: str, query: str) -> str:
     return text
 
 
-def _parse_dashed_name(text: str, query: str) -> str:
-    return _parse_name(f"{text}.nar", query)
+def _parse_dashed_name(text: str, query: str, *, suffix: str = ".nar") -> str:
+    return _parse_name(f"{text}{suffix}", query)
+
+
+def _parse_dashed(text: str, query: str, *, suffix: str = ".nar") -> NarByHash | str:
+    """Our own name of a NAR, or one that whoever uploaded it made up."""
+    try:
+        return parse_nar_by_hash(text, query, zstd=suffix != ".nar")
+    except InvalidData:
+        return _parse_dashed_name(text, query, suffix=suffix)
 
 
 Parse = Callable[[str, str], Any]
@@ -238,15 +248,15 @@ def _row(
     return Route(name, re.compile(pattern, re.ASCII), methods)
 
 
-# What is asked for most comes first. NARs without a dash in their name are called as whoever
-# uploaded them called them, or they are other caches' NARs.
+# What is asked for most comes first. NARs that are not called as ours have the name that whoever
+# uploaded them gave them, or they are other caches' NARs.
 ROUTES = (
     _row("narinfo", r"/([^/]*)\.narinfo", parse_path_hash, _narinfo, puts.put_narinfo),
     _row("nar", r"/nar/(?:tvix|snix)-castore/([^/.]*)", parse_nar_by_node, _nar_by_node),
     _row(
         "nar",
         r"/nar/([^/]*-[^/]*)\.nar",
-        parse_nar_by_hash,
+        _parse_dashed,
         _nar_by_hash,
         puts.put_nar,
         _parse_dashed_name,
@@ -258,7 +268,12 @@ ROUTES = (
         _nar_by_node,
     ),
     _row(
-        "nar", r"/nar/([^/]*-[^/]*)\.nar\.zst", partial(parse_nar_by_hash, zstd=True), _nar_by_hash
+        "nar",
+        r"/nar/([^/]*-[^/]*)\.nar\.zst",
+        partial(_parse_dashed, suffix=".nar.zst"),
+        _nar_by_hash,
+        puts.put_nar,
+        partial(_parse_dashed_name, suffix=".nar.zst"),
     ),
     _row("nar", r"/nar/([^/]+)", _parse_name, nar_file, puts.put_nar),
     _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls, puts.put_listing),

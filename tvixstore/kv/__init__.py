@@ -3,7 +3,7 @@
 from tvixstore.kv.audit import Damage, TableReader
 from tvixstore.kv.disk import DiskGuard, Refused
 from tvixstore.kv.freeing import Evicted, Freed, Freeing
-from tvixstore.kv.holds import BLOB, DIRECTORY, Hold, Holds, key_of
+from tvixstore.kv.holds import BLOB, DIRECTORY, PATH, Hold, Holds, key_of
 from tvixstore.kv.lmdb import Durability, LmdbEngine
 from tvixstore.kv.memory import MemoryKeyValue
 from tvixstore.kv.references import ChunkRow, References
@@ -15,6 +15,7 @@ __all__ = [
     "BLOB",
     "DIRECTORY",
     "EVICTION_STEPS",
+    "PATH",
     "STEPS",
     "Change",
     "ChunkRow",

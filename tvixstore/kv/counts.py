@@ -108,6 +108,10 @@ class Counts:
         with txn.cursor(db=self.unreferenced.database) as cursor:
             cursor.putmulti(alone)
 
+    def vanished(self, txn: Transaction, key: bytes) -> None:
+        """The object is no longer there; whoever names it still does."""
+        txn.delete(key, db=self.unreferenced.database)
+
     def doom(self, txn: Transaction, key: bytes) -> None:
         txn.put(key, _NONE, db=self.refs.database)
         txn.put(key, b"", db=self.doomed.database)

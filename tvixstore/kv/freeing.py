@@ -14,14 +14,14 @@ from typing import Final
 
 from tvixstore.errors import StoreError
 from tvixstore.kv.counts import CHUNK_FILES, ROWS, time_in, weight
-from tvixstore.kv.holds import DIRECTORY
+from tvixstore.kv.holds import DIRECTORY, PATH
 from tvixstore.kv.lmdb import Database, Transaction
 from tvixstore.kv.references import References, node_key_in, object_in, owner
 from tvixstore.kv.steps import step
 
 # Objects freed in one transaction, and the seconds after which it takes no more of them.
-MOST_OBJECTS: Final = 200
-MOST_SECONDS: Final = 0.01
+MOST_OBJECTS: Final = 100
+MOST_SECONDS: Final = 0.005
 # Seconds for which something may be there before its first parent is.
 GRACE: Final = 3600
 
@@ -70,12 +70,17 @@ class Freeing:
 
         def work(txn: Transaction) -> Evicted:
             evicted = Evicted()
+            # Said before it is looked who holds what: see `holds.py`.
+            self._freeing.update([PATH + path_hash for path_hash in path_hashes])
             for path_hash in path_hashes:
                 self._evict(txn, path_hash, evicted)
             step("paths-evicted")
             return evicted
 
-        return await self._engine.transact(work, 500 * len(path_hashes))
+        try:
+            return await self._engine.transact(work, 500 * len(path_hashes))
+        finally:
+            self.settled()
 
     async def is_due(self) -> bool:
         """Whether there is anything to be freed."""
@@ -113,7 +118,7 @@ class Freeing:
         root = txn.get(row_owner, db=self._counts.roots.database)
         objects = [] if root is None else object_in(root)
         pinned = txn.get(path_hash, db=self._pins.database) is not None
-        if pinned or any(self._holds.is_held(key) for key in objects):
+        if pinned or any(map(self._holds.is_held, [PATH + path_hash, *objects])):
             evicted.held.append(path_hash)
             return
         txn.delete(path_hash, db=self._access.database)

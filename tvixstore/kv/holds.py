@@ -18,8 +18,8 @@ the hold, or the loop sees what is being freed and waits. `freeing` is emptied i
 transaction is over, the files of freed chunks are unlinked and caches have forgotten what is gone:
 so nobody finds in a cache what has been freed, and no new file is unlinked by an old decision.
 
-Keys are a kind (`BLOB`, `DIRECTORY`) and a digest. One `Holds` serves all stores of a composition:
-what is held in one is held in all, which costs nothing.
+Keys are a kind (`BLOB`, `DIRECTORY`) and a digest, or `PATH` and a path's hash. One `Holds` serves
+all stores of a composition: what is held in one is held in all, which costs nothing.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from tvixstore.castore import EMPTY_DIGEST, DirectoryNode, FileNode, Node
 
 BLOB: Final = b"b"
 DIRECTORY: Final = b"d"
+# A path itself, not its tree: by its hash.
+PATH: Final = b"p"
 
 # Seconds after which a generation is over.
 GENERATION: Final = 600.0

@@ -16,7 +16,7 @@ from tvixstore.castore import Digest, Node, encode_node
 from tvixstore.errors import StoreError
 from tvixstore.kv.counts import CHUNK_FILES, ROW_TABLES, ROWS, Counts, weight
 from tvixstore.kv.holds import BLOB, DIRECTORY, Holds, key_of
-from tvixstore.kv.lmdb import LmdbEngine, Transaction
+from tvixstore.kv.lmdb import LmdbEngine, LmdbTable, Transaction
 from tvixstore.kv.service import Change
 
 _DIGEST_BYTES = 32
@@ -115,6 +115,7 @@ class References:
                 txn.delete(digest, db=self._chunks.database)
                 self.counts.grow(txn, CHUNK_FILES, -self.file_size(digest, row))
                 self.counts.grow(txn, ROWS, -weight(digest, row))
+                self._went(txn, BLOB + digest, self._blobs, self._chunks)
 
         await self.engine.transact(work)
 
@@ -137,16 +138,17 @@ class References:
 
         await self.engine.transact(work, len(row) + 100 * len(children))
 
-    async def drop_chunk_list(self, digest: bytes, row: bytes | None = None) -> None:
-        """Forgets a blob's list of chunks, whose chunks are not all there, or which is damaged."""
+    async def drop_chunk_list(self, digest: bytes, row: bytes) -> None:
+        """Forgets a blob's list of chunks, whose chunks are not all there, or which is damaged, if
+        it still is that one."""
 
         def work(txn: Transaction) -> None:
-            old = txn.get(digest, db=self._blobs.database)
-            if old is None or row not in (None, old):
+            if txn.get(digest, db=self._blobs.database) != row:
                 return
             txn.delete(digest, db=self._blobs.database)
-            self.counts.grow(txn, ROWS, -weight(digest, old))
-            self.counts.take(txn, self.chunks_of(digest, old))
+            self.counts.grow(txn, ROWS, -weight(digest, row))
+            self._went(txn, BLOB + digest, self._blobs, self._chunks)
+            self.counts.take(txn, self.chunks_of(digest, row))
 
         await self.engine.transact(work)
 
@@ -185,6 +187,7 @@ class References:
             if txn.get(digest, db=self._directories.database) == row:
                 txn.delete(digest, db=self._directories.database)
                 self.counts.grow(txn, ROWS, -weight(digest, row))
+                self._went(txn, DIRECTORY + digest, self._directories)
                 try:
                     self.counts.take(txn, self.edges.of_directory(digest, row))
                 except StoreError:
@@ -236,6 +239,11 @@ class References:
             return True
 
         return await self.engine.transact(work)
+
+    def _went(self, txn: Transaction, key: bytes, *tables: LmdbTable) -> None:
+        """A row of an object is gone: with the last one, it no longer waits for a parent."""
+        if all(txn.get(key[1:], db=table.database) is None for table in tables):
+            self.counts.vanished(txn, key)
 
     def _refer(self, txn: Transaction, row_owner: bytes, root: bytes | None) -> None:
         """Has a row refer to `root` from now on, as `root_row` wrote it, or to nothing."""

@@ -15,6 +15,7 @@ from tvixstore.pathinfo.nix.trust import check_content_address
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.upload_rows import NarFile
 from tvixstore.pathinfo.uploads import Uploads
+from tvixstore.tree import Content
 
 _FOLDER = "nar/"
 # Characters of an URL that are quoted.
@@ -37,12 +38,27 @@ def read_narinfo(path_hash: bytes, text: str) -> NarInfo:
 
 
 async def accept(
-    narinfo: NarInfo, path_infos: PathInfoService, uploads: Uploads
+    narinfo: NarInfo, path_infos: PathInfoService, uploads: Uploads, content: Content
 ) -> tuple[PathInfo, NarFile | None]:
     """The path info of an uploaded `narinfo`, and the file that its URL names, if that is known.
 
-    Raises `InvalidData`, with the reason, where it does not fit what is here.
+    What it refers to stays for as long as the caller's session of `content`. Raises `InvalidData`,
+    with the reason, where it does not fit what is here.
     """
+    info, file = await _find(narinfo, path_infos, uploads)
+    while True:
+        await content.take(info.node)
+        # Only what is found now stays: the upload may have expired before, or the path been
+        # evicted that was to share its content.
+        held = info.node
+        info, file = await _find(narinfo, path_infos, uploads)
+        if info.node == held:
+            return info, file
+
+
+async def _find(
+    narinfo: NarInfo, path_infos: PathInfoService, uploads: Uploads
+) -> tuple[PathInfo, NarFile | None]:
     name = narinfo.url.removeprefix(_FOLDER) if narinfo.url.startswith(_FOLDER) else ""
     description = describe(narinfo)
     if (upload := await uploads.find(name)) is not None:

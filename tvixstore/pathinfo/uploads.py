@@ -2,9 +2,10 @@
 
 A NAR comes before its narinfo: with some clients hours before. So its content is kept for a day
 without any path that names it, by a row that says what it was: `u<SHA-256 of the file>`, and, where
-it has a name that is no hash, `n<name>` which leads there. Once a narinfo was accepted,
-`k<SHA-256>` says for a year which path the file is of: the client that uploaded it may remember the
-file's name, and asks for it by that. `t<expiry><key>` lists all rows by the time at which they go.
+it has a name that is no hash, `n<name>` which leads there. Once a narinfo was accepted, that row
+goes, and `k<SHA-256>` says for a year which path the file is of: the client that uploaded it may
+remember the file's name, and asks for it by that. `t<expiry><key>` lists all rows by the time at
+which they go.
 """
 
 from __future__ import annotations
@@ -122,6 +123,10 @@ class Uploads:
             return None
         return await self._read(_UPLOAD + digest, decode_upload, self._until(_TO_SPARE))
 
+    async def forget(self, upload: Upload) -> None:
+        """Its content is gone: it has to be uploaded again."""
+        await self._drop(upload.file_sha256)
+
     async def known(self, name: str) -> KnownFile | None:
         """The path whose narinfo was accepted with a file of that name."""
         digest = await self._digest(name)
@@ -130,14 +135,17 @@ class Uploads:
         key = _KNOWN_FILE + digest
         return self._learning.get(key) or await self._read(key, decode_known)
 
-    def learn(self, file: NarFile, path_hash: bytes) -> None:
-        """That path's narinfo was accepted: from now on the file is known to be of that path.
+    async def learn(self, file: NarFile, path_hash: bytes) -> None:
+        """That path's narinfo was accepted: from now on the file is known to be of that path, and
+        its content is kept by that alone.
 
-        Written a little later, since the upload itself is known for a day.
+        Durable a little later. What is lost with it is that the file need not be sent again.
         """
         fields = {each.name: getattr(file, each.name) for each in dataclass_fields(NarFile)}
         known = KnownFile(**fields, path_hash=path_hash)
         self._learning.put(_KNOWN_FILE + file.file_sha256, known)
+        # At once: as long as it is kept for the day as well, evicting its path would free nothing.
+        await self._drop(file.file_sha256)
 
     async def aclose(self) -> None:
         """Writes what waits."""
@@ -172,6 +180,12 @@ class Uploads:
             changes += await self._listed(key, until)
             changes.append((key, encode_known(known, until)))
         await self.table.apply(changes)
+
+    async def _drop(self, file_sha256: bytes) -> None:
+        key = _UPLOAD + file_sha256
+        async with self._changing.of(key):
+            if (row := await self.table.get(key)) is not None:
+                await self._rows.drop(key, row)
 
     async def _expire(self, index: bytes) -> None:
         key = index[1 + _TIME.size :]

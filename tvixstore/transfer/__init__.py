@@ -7,14 +7,13 @@ from tvixstore.transfer.documents import parse_document
 from tvixstore.transfer.folder_cache import FolderCache
 from tvixstore.transfer.http_cache import HttpCache
 from tvixstore.transfer.packing import Compression
-from tvixstore.transfer.plan import AbsentPath, plan
+from tvixstore.transfer.plan import plan
 from tvixstore.transfer.target import Source, StoreTarget, Target
 from tvixstore.transfer.trust import Trust
-from tvixstore.transfer.wanted import Wanted, parse_wanted
+from tvixstore.transfer.wanted import Wanted, parse_store_path, parse_wanted
 from tvixstore.transfer.watcher import Outcome, Report, Watcher
 
 __all__ = [
-    "AbsentPath",
     "BinaryCache",
     "CacheTarget",
     "Compression",
@@ -30,6 +29,7 @@ __all__ = [
     "Wanted",
     "Watcher",
     "parse_document",
+    "parse_store_path",
     "parse_wanted",
     "plan",
 ]

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from tvixstore.errors import CorruptData, StoreError
+from tvixstore.errors import AbsentPath, CorruptData
 from tvixstore.pathinfo import Description, PathInfoService
 from tvixstore.transfer.parallel import in_parallel
 from tvixstore.transfer.wanted import Wanted
 
 # Paths that the source is asked of at a time.
 AT_ONCE: Final = 32
-
-
-class AbsentPath(StoreError):
-    """A path that is to be copied, or that one of them refers to, is not in the source."""
 
 
 async def plan(

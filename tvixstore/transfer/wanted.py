@@ -34,18 +34,26 @@ def parse_wanted(text: str) -> Wanted:
     """
     if _DIGITS.fullmatch(text):
         return Wanted(nixbase32.decode(text), text)
+    return Wanted.of(parse_store_path(text, ", HASH-NAME or HASH"))
+
+
+def parse_store_path(text: str, or_else: str = " or HASH-NAME") -> StorePath:
+    """From `/nix/store/<32 digits>-<name>`, with a slash behind it too, or its base name.
+
+    Raises `InvalidData`, saying what would be right: that, or what `or_else` says.
+    """
     base_name = text.removeprefix(f"{STORE_DIR}/").rstrip("/")
     if base_name.startswith("/"):
         raise InvalidData(f"{text!r} is not a path in {STORE_DIR}")
     path, slash, _ = base_name.partition("/")
     if slash:
         raise InvalidData(
-            f"{text!r} is inside of a store path, which is copied as a whole: "
+            f"{text!r} is inside of a store path, which is taken as a whole: "
             f"write {f'{STORE_DIR}/{path}'!r}"
         )
     try:
-        return Wanted.of(StorePath.from_base_name(base_name))
+        return StorePath.from_base_name(base_name)
     except InvalidData as error:
         raise InvalidData(
-            f"{text!r} is no store path ({error}): write {STORE_DIR}/HASH-NAME, HASH-NAME or HASH"
+            f"{text!r} is no store path ({error}): write {STORE_DIR}/HASH-NAME{or_else}"
         ) from None

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from tvixstore.blob import BlobService
-from tvixstore.castore import Node
+from tvixstore.castore import DirectoryNode, FileNode, Node
 from tvixstore.directory import DirectoryService
 from tvixstore.kv import Hold, Holds, key_of
 
@@ -38,6 +38,15 @@ class Content:
         finally:
             if hold is not None:
                 hold.release()
+
+    async def has(self, node: Node) -> bool:
+        """Whether the root of that tree is here."""
+        match node:
+            case DirectoryNode(digest):
+                return await self.directories.get(digest) is not None
+            case FileNode(digest):
+                return await self.blobs.has(digest)
+        return True
 
     async def take(self, node: Node) -> None:
         """The same until the session ends; outside of one, for ten minutes."""

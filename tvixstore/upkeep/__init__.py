@@ -5,7 +5,6 @@ from tvixstore.upkeep.local import LocalUpkeep
 from tvixstore.upkeep.service import (
     KINDS,
     OUTCOMES,
-    AbsentPath,
     Event,
     Finding,
     Kind,
@@ -21,7 +20,6 @@ from tvixstore.upkeep.service import (
 __all__ = [
     "KINDS",
     "OUTCOMES",
-    "AbsentPath",
     "Event",
     "Finding",
     "Holdings",

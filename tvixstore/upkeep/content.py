@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, Node
 from tvixstore.errors import CorruptData
-from tvixstore.kv import Damage
+from tvixstore.kv import DIRECTORY, Damage
 
 if TYPE_CHECKING:
     from tvixstore.blob.audit import BlobAudit, StrayFile
     from tvixstore.directory.audit import DirectoryAudit
     from tvixstore.upkeep.findings import Findings
+    from tvixstore.upkeep.holdings import Holdings
     from tvixstore.upkeep.service import Outcome
 
 # Directories without a child of theirs that are kept in mind until the end.
@@ -97,21 +98,14 @@ class BlobScrub:
 
 
 class DirectoryScrub:
-    """Checks what `audit` goes through; with `blobs` also whether files have their contents."""
+    """Checks the Directories of `holdings`, and whether they have what is meant to be here too."""
 
-    def __init__(
-        self,
-        findings: Findings,
-        audit: DirectoryAudit,
-        blobs: BlobAudit | None,
-        *,
-        closed: bool,
-    ) -> None:
-        """`closed`: every Directory is meant to have its children here."""
+    def __init__(self, findings: Findings, audit: DirectoryAudit, holdings: Holdings) -> None:
         self._findings = findings
         self._audit = audit
-        self._blobs = blobs
-        self._closed = closed
+        self._blobs = holdings.audits.blobs
+        self._closed = holdings.closed
+        self._holds = holdings.holds
         self._dangling: dict[Digest, bytes] = {}
 
     async def everything(self) -> None:
@@ -162,10 +156,16 @@ class DirectoryScrub:
         while self._dangling:
             digest, wire = self._dangling.popitem()
             reason = await self._still_lacks(digest)
+            if reason is None or self._is_in_use(digest):
+                continue
             # Taken apart meanwhile, perhaps: a parent goes before its children.
-            if reason is not None and (await self._audit.present([digest]))[0]:
+            if (await self._audit.present([digest]))[0]:
                 dropped |= await self._settle(Damage(digest.raw, reason, wire))
         return dropped
+
+    def _is_in_use(self, digest: Digest) -> bool:
+        """Whether somebody has just written it, who may be about to write its children."""
+        return self._holds is not None and self._holds.is_held(DIRECTORY + digest.raw)
 
     async def _still_lacks(self, digest: Digest) -> str | None:
         try:

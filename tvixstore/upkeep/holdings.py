@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tvixstore.kv import KeyValue
+    from tvixstore.kv import Holds, KeyValue
     from tvixstore.nar import NarIdentities
     from tvixstore.pools import Pools
 
@@ -51,6 +51,8 @@ class Holdings:
     directories: LocalDirectoryService | None = None
     path_infos: LocalPathInfoService | None = None
     accounts: Accounts | None = None
+    # What is not to be evicted although nothing on disk says so.
+    holds: Holds | None = None
     audits: Audits = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,10 +68,16 @@ class Holdings:
     def beyond(self) -> Content | None:
         """Where content of paths may be that is not here; `None` if it is all meant to be."""
         content = None if self.path_infos is None else self.path_infos.content
-        if content is None:
-            return None
-        here = content.blobs is self.blobs and content.directories is self.directories
-        return None if here else content
+        return None if content is None or self._is_here(content) else content
+
+    @property
+    def closed(self) -> bool:
+        """Whether every Directory here is meant to have its children here: those of paths that are
+        kept elsewhere, too, and those of no path."""
+        return self.beyond is None and self._is_here(self.nars.content)
+
+    def _is_here(self, content: Content) -> bool:
+        return content.blobs is self.blobs and content.directories is self.directories
 
     def paths(self) -> PathInfoAudit:
         """The path infos that are kept here. Raises `Unsupported` if none are."""

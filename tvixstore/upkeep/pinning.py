@@ -7,16 +7,21 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tvixstore.errors import StoreError, Unavailable
+from tvixstore.castore import Node
+from tvixstore.errors import AbsentPath, Incomplete, StoreError, Unavailable
+from tvixstore.kv import PATH
 from tvixstore.nar import render
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import PathInfo, Pin
 from tvixstore.pathinfo.audit import Kept
+from tvixstore.tree import Content
 from tvixstore.upkeep.holdings import Holdings
-from tvixstore.upkeep.service import AbsentPath, Pinned, PinRequest
+from tvixstore.upkeep.service import Pinned, PinRequest
 
 # Paths fetched at a time; upstreams have limits of their own.
 _FETCHES: Final = 8
+# Seconds that what was read here from a tier behind may take until it is on disk.
+_KEPT_WITHIN: Final = 30.0
 
 
 @dataclass
@@ -52,10 +57,10 @@ class Pinning:
         # Pinned before the rest comes, so that none of it goes while the others are on their way.
         pin = await pins.add(path, request.comment)
         try:
-            closure = await self._closure(path)
+            closure = await self._held_closure(path)
             while request.fetch and closure.missing:
                 fetched += await self._fetch_all(list(closure.missing.values()), path)
-                closure = await self._closure(path)
+                closure = await self._held_closure(path)
             if request.fetch:
                 await self._complete(closure)
         except BaseException:
@@ -109,6 +114,21 @@ class Pinning:
             ahead += info.references
         return closure
 
+    async def _held_closure(self, root: StorePath) -> _Closure:
+        """The closure; what is here of it stays.
+
+        Whoever evicts looks at pins before he goes through all paths: for those that he has chosen
+        by now the pin comes too late.
+        """
+        held: set[bytes] = set()
+        while True:
+            closure = await self._closure(root)
+            new = [PATH + path_hash for path_hash in closure.here.keys() - held]
+            if not new or self._holdings.holds is None:
+                return closure
+            await self._holdings.holds.take(new)
+            held |= closure.here.keys()
+
     async def _fetch_all(self, paths: Sequence[StorePath], root: StorePath) -> int:
         """Fetches all of `paths`, some at a time; how many they were."""
 
@@ -130,10 +150,34 @@ class Pinning:
             return
         for info in closure.here.values():
             try:
-                async with render(content, info.node) as nar:
-                    async for _ in nar:
-                        pass
+                await _read(content, info.node)
+                await self._kept(info)
             except StoreError as error:
                 raise Unavailable(
                     f"the content of {info.store_path} could not be had: {error}"
                 ) from error
+
+    async def _kept(self, info: PathInfo) -> None:
+        """Waits until what was read is here: it is kept behind the back of those who read it."""
+        if (here := self._holdings.audits.content()) is None:
+            return
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + _KEPT_WITHIN
+        pause = 0.01
+        while True:
+            try:
+                return await _read(here, info.node)
+            except Incomplete as error:
+                if loop.time() >= give_up:
+                    raise Unavailable(
+                        f"it could not be kept in {self._holdings.path}: is it full? ({error})"
+                    ) from error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+
+async def _read(content: Content, node: Node) -> None:
+    """All of it, for what that has come here."""
+    async with render(content, node) as nar:
+        async for _ in nar:
+            pass

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from tvixstore.castore import Digest, DirectoryNode, FileNode
+from tvixstore.errors import AbsentPath
 from tvixstore.kv import Damage
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo.audit import Kept
@@ -20,7 +21,7 @@ from tvixstore.upkeep.findings import Findings
 from tvixstore.upkeep.holdings import Holdings
 from tvixstore.upkeep.paths import PathScrub
 from tvixstore.upkeep.rows import RowScrub
-from tvixstore.upkeep.service import AbsentPath, Outcome
+from tvixstore.upkeep.service import Outcome
 
 
 class Scrub:
@@ -33,10 +34,7 @@ class Scrub:
         self._blobs = None if audits.blobs is None else BlobScrub(findings, audits.blobs)
         self._directories = None
         if audits.directories is not None:
-            closed = holdings.beyond is None
-            self._directories = DirectoryScrub(
-                findings, audits.directories, audits.blobs, closed=closed
-            )
+            self._directories = DirectoryScrub(findings, audits.directories, holdings)
         self._paths = PathScrub(findings, holdings)
 
     async def everything(self) -> None:

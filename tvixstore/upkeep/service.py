@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
-from tvixstore.errors import StoreError
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pin
 
@@ -40,10 +39,6 @@ Outcome = Literal[
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
 _UNREPAIRED: Final = frozenset({"found", "lost", "failed"})
-
-
-class AbsentPath(StoreError):
-    """A path that was named, or one that it refers to, is not here, nor anywhere else."""
 
 
 @dataclass(frozen=True, slots=True)

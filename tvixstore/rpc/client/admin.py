@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from tvixstore.errors import CorruptData
+from tvixstore.errors import AbsentPath, CorruptData
 from tvixstore.nix import StorePath
 from tvixstore.rpc.client.peer import Peer
 from tvixstore.rpc.methods import LIST_PINS, PIN, UNPIN, VERIFY
 from tvixstore.upkeep import (
-    AbsentPath,
     Event,
     Pinned,
     PinRequest,

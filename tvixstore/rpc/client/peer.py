@@ -7,6 +7,7 @@ made once more, over a new one: everything here can be said twice.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -270,8 +271,7 @@ class Peer:
             raise CorruptData(f"{self.name}: {error}") from error
         except _LOST as error:
             self._outage.failed(error)
-            reason = str(error) or type(error).__name__
-            raise Unavailable(f"{self.name} cannot be reached: {reason}") from error
+            raise Unavailable(f"{self.name} cannot be reached: {_why(error)}") from error
 
     def _names(self, method: Method[Any, Any]) -> list[str]:
         if method.packages != (TVIX, SNIX):
@@ -372,6 +372,13 @@ class Peer:
             await replies.aclose()
             raise
         return Served(self, replies, lambda: self._links.release(link))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {error.verify_message} (see ca_file)"
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or str(error) or type(error).__name__
 
 
 def _refusals(method: Method[Any, Any] | None) -> Mapping[Status, type[StoreError]]:

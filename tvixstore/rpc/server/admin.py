@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from grpclib.const import Status
 
-from tvixstore.errors import Unsupported
+from tvixstore.errors import AbsentPath, Unsupported
 from tvixstore.nix import StorePath
 from tvixstore.rpc.server.refusals import Refusal, absent
-from tvixstore.upkeep import AbsentPath, Event, Pinned, PinRequest, Upkeep, VerifyRequest
+from tvixstore.upkeep import Event, Pinned, PinRequest, Upkeep, VerifyRequest
 
 
 @dataclass(eq=False, slots=True)
