@@ -9,6 +9,7 @@ from random import Random
 from typing import TypeVar
 
 from tvixstore.errors import (
+    AbsentPath,
     ConfigError,
     CorruptData,
     Incomplete,
@@ -55,6 +56,8 @@ RETRIED: Mapping[type[StoreError], bool] = {
     Unsupported: False,
     ConfigError: False,
     StateInUse: False,
+    # Everybody was asked, and nobody has it.
+    AbsentPath: False,
 }
 
 
