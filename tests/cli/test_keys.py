@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tests.cli.test_app import environment, run
 from tests.support import nix_client
+from tests.support.parts import missing
 from tvixstore.cli.app import app
 from tvixstore.errors import StoreError
 from tvixstore.nix import SecretKey
@@ -99,7 +100,7 @@ def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
 @pytest.mark.nix
 def test_nix_reads_our_keys_and_we_read_those_of_nix(tmp_path: Path) -> None:
     if not nix_client.is_installed():
-        pytest.skip("nix-bin is not installed")
+        missing("nix-bin is not installed")
     ours = run("key", "generate", NAME, cwd=tmp_path)
     public = run_nix(tmp_path, "nix", "key", "convert-secret-to-public", text=ours.stdout.strip())
     assert public == _piped("key", "public", cwd=tmp_path, text=ours.stdout).stdout.strip()
