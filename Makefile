@@ -30,7 +30,7 @@ test: packages lint
 	$(PYTEST) -m "not slow" --numprocesses auto --dist loadfile $(ARGS)
 
 test-slow: packages $(VENV)/installed-for-tests
-	$(PYTEST) -m slow --timeout 1800 $(ARGS)
+	$(PYTEST) -m slow --timeout 1800 --numprocesses auto --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/installed-for-fuzzing
 	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS)

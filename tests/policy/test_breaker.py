@@ -254,6 +254,25 @@ async def test_a_probe_that_takes_long_keeps_nobody_out() -> None:
 
 
 @virtual_clock
+async def test_a_probe_that_fails_after_another_succeeded_counts_like_any_call() -> None:
+    changes = Changes()
+    breaker = Breaker(failures=1, open_for=30.0, on_change=changes)
+    assert await outcome(breaker, fail) == "failed"
+    await asyncio.sleep(31)
+
+    async def fail_late() -> str | None:
+        await asyncio.sleep(10)
+        raise Unavailable("at last")
+
+    late = asyncio.create_task(outcome(breaker, fail_late))
+    await asyncio.sleep(5)
+    assert await outcome(breaker, present) == "present"
+    assert await late == "failed"
+    # Here a single failure opens it, and it says so.
+    assert [is_open for is_open, _ in changes] == [True, False, True]
+
+
+@virtual_clock
 async def test_what_strangers_signed_is_an_answer() -> None:
     async def stranger() -> str | None:
         raise Untrusted("no trusted signature")

@@ -124,7 +124,8 @@ class Breaker:
             self._since = started
         self._in_a_row += 1
         now = asyncio.get_running_loop().time()
-        if is_probe:
+        # A probe that fails after another one has succeeded is a failure like any other.
+        if is_probe and self._probe_at is not None:
             self._probe_at = now + self.open_for
         elif self._probe_at is None and self._in_a_row >= self.failures:
             self._probe_at = now + self.open_for
