@@ -69,10 +69,6 @@ class Stores:
             self._stores[place] = self._open(path, settings)
         return self._stores[place]
 
-    def opened(self, path: Path) -> Store | None:
-        """The store at `path`, if it is open."""
-        return self._stores.get(path.resolve())
-
     def sweep(self, store: Store, sweep: Callable[[], Awaitable[int]]) -> None:
         """Has chunk files removed that nothing names. Nobody waits for it to start."""
         self._begin(_sweep(store, sweep), f"sweep {store.state.path}")
