@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -112,7 +113,11 @@ async def _check_listing(nix: Nix, tree: Tree) -> None:
     content = memory()
     node = await store(content, tree)
     root = nix.ls(nar_of(tree))
-    assert await listing(content, node) == b'{"version":1,"root":' + root + b"}"
+    ours = await listing(content, node)
+    assert json.loads(ours) == {"version": 1, "root": json.loads(root)}
+    # Later versions sort their keys.
+    if root.startswith(b'{"type"'):
+        assert ours == b'{"version":1,"root":' + root + b"}"
 
 
 @pytest.mark.parametrize("tree", HAND_MADE)

@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 # No two authorities have the same name.
 _numbers = count(1)
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Authority:
@@ -51,6 +63,11 @@ class Authority:
                 x509.SubjectAlternativeName([address, *(x509.DNSName(name) for name in names)]),
                 critical=False,
             )
+            # Without it, and an authority's key usage, Python 3.13 and later believe nothing.
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+                critical=False,
+            )
             .sign(self.key, hashes.SHA256())
         )
         file.write_bytes(
@@ -74,6 +91,8 @@ def make_authority(folder: Path, *names: str) -> Authority:
     certificate = (
         _certificate(name, key.public_key(), name, 30)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_SIGNS_CERTIFICATES, critical=True)
         .sign(key, hashes.SHA256())
     )
     authority = Authority(folder / "ca.pem", key, name)
