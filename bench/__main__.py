@@ -26,6 +26,7 @@ from bench import (
     narinfo,
     nix_copy,
     nix_upload,
+    race,
     small_paths,
 )
 
@@ -42,6 +43,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "small-paths": small_paths.measure,
     "grpc": grpc_calls.measure,
     "copy": copy.measure,
+    "race": race.measure,
     "eviction": eviction.measure,
     "memory": memory.measure,
 }
