@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bench import (
     copy,
+    dead,
     eviction,
     grpc_calls,
     memory,
@@ -44,6 +45,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "grpc": grpc_calls.measure,
     "copy": copy.measure,
     "race": race.measure,
+    "dead": dead.measure,
     "eviction": eviction.measure,
     "memory": memory.measure,
 }

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.caches import PUBLIC_KEY
 from bench.harness import Server, load, running
-from tests.support.daemon import Daemon, Section
+from tests.support.daemon import Daemon, Section, Value
+from tvixstore.nix import nixbase32
 
 
 @asynccontextmanager
 async def over(
-    folder: Path, urls: Sequence[str], *, settings: Section | None = None, **keys: str | bool
+    folder: Path, urls: Sequence[str], *, settings: Section | None = None, **keys: Value
 ) -> AsyncIterator[Server]:
     """A daemon whose substituters at `urls` are one class; `keys` are those of each."""
     sections: list[Section] = [
@@ -42,3 +44,9 @@ async def in_turn(
 
 def milliseconds(waits: Sequence[float]) -> list[float]:
     return [wait * 1e3 for wait in waits]
+
+
+def absent_targets(count: int) -> list[str]:
+    """Narinfos that nobody has."""
+    hashes = (hashlib.sha256(b"absent %d" % number).digest()[:20] for number in range(count))
+    return [f"/{nixbase32.encode(each)}.narinfo" for each in hashes]
