@@ -16,10 +16,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bench import (
+    absent,
     copy,
     dead,
     eviction,
     grpc_calls,
+    hedge,
     memory,
     nar_large,
     nar_small,
@@ -46,6 +48,8 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "copy": copy.measure,
     "race": race.measure,
     "dead": dead.measure,
+    "absent": absent.measure,
+    "hedge": hedge.measure,
     "eviction": eviction.measure,
     "memory": memory.measure,
 }
