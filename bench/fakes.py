@@ -37,12 +37,7 @@ class _Upstream:
     def __init__(self, fake: Fake) -> None:
         self.requests = 0
         self._fake = fake
-        folder = fake.folder and Path(fake.folder)
-        self._answers = {
-            f"/{file.relative_to(folder)}".encode(): _ok(file.read_bytes())
-            for file in (folder.rglob("*") if folder else ())
-            if file.is_file()
-        }
+        self._answers = _files(Path(fake.folder)) if fake.folder is not None else {}
 
     def ask(self, target: bytes) -> tuple[float, bytes]:
         """How long the answer takes, and what it is."""
@@ -76,6 +71,15 @@ class _Connection(asyncio.Protocol):
         # Who left does not wait for an answer any more.
         if self._answering is not None:
             self._answering.cancel()
+
+
+def _files(folder: Path) -> dict[bytes, bytes]:
+    """The answers that have them, by target."""
+    return {
+        f"/{file.relative_to(folder)}".encode(): _ok(file.read_bytes())
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
 
 
 def _ok(body: bytes) -> bytes:
