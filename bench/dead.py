@@ -66,10 +66,10 @@ async def _row(
     late = (percentile(through, 0.99) - percentile(single, 0.99)) * 1e3
     return Row(
         f"one good and {_DEAD} dead substituters in a class: {what} narinfos",
-        "the first ≤ the connect timeout (2 s), from the second on ≤ 5 ms more than without",
-        f"{first * 1e3:.0f} ms, then {later:.1f} ms more (p99 {late:.1f} ms more; "
+        "the first ≤ the connect timeout (2 s) more than without, from the second on ≤ 5 ms more",
+        f"{(first - first_alone) * 1e3:.0f} ms more, then {later:.1f} ms more (p99 {late:.1f} ms more; "
         f"the longest {max(through) * 1e3:.0f} ms)",
-        first <= _CONNECT_TIMEOUT and later <= 5,
+        round(first - first_alone, 2) <= _CONNECT_TIMEOUT and later <= 5,
         {
             "ms, the first": milliseconds([first]),
             "ms, the first without": milliseconds([first_alone]),
