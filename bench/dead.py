@@ -67,8 +67,8 @@ async def _row(
     return Row(
         f"one good and {_DEAD} dead substituters in a class: {what} narinfos",
         "the first ≤ the connect timeout (2 s) more than without, from the second on ≤ 5 ms more",
-        f"{(first - first_alone) * 1e3:.0f} ms more, then {later:.1f} ms more (p99 {late:.1f} ms more; "
-        f"the longest {max(through) * 1e3:.0f} ms)",
+        f"{(first - first_alone) * 1e3:.0f} ms more, then {later:.1f} ms more "
+        f"(p99 {late:.1f} ms more; the longest {max(through) * 1e3:.0f} ms)",
         round(first - first_alone, 2) <= _CONNECT_TIMEOUT and later <= 5,
         {
             "ms, the first": milliseconds([first]),
