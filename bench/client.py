@@ -25,7 +25,8 @@ class Job:
     """What to ask of 127.0.0.1:`port`, over so many connections.
 
     `hammer` asks for `targets` in turn for `seconds`; `each` for each of them once; `paths` takes
-    them for hashes of store paths, and asks for each one's narinfo and then its NAR.
+    them for hashes of store paths, and asks for each one's narinfo and then its NAR. These two may
+    take a minute and `seconds`.
     """
 
     kind: Literal["hammer", "each", "paths"]
