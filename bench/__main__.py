@@ -16,9 +16,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bench import (
+    absent,
     copy,
+    dead,
     eviction,
     grpc_calls,
+    hedge,
     memory,
     nar_large,
     nar_small,
@@ -26,6 +29,7 @@ from bench import (
     narinfo,
     nix_copy,
     nix_upload,
+    race,
     small_paths,
 )
 
@@ -42,6 +46,10 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "small-paths": small_paths.measure,
     "grpc": grpc_calls.measure,
     "copy": copy.measure,
+    "race": race.measure,
+    "dead": dead.measure,
+    "absent": absent.measure,
+    "hedge": hedge.measure,
     "eviction": eviction.measure,
     "memory": memory.measure,
 }

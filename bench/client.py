@@ -25,7 +25,8 @@ class Job:
     """What to ask of 127.0.0.1:`port`, over so many connections.
 
     `hammer` asks for `targets` in turn for `seconds`; `each` for each of them once; `paths` takes
-    them for hashes of store paths, and asks for each one's narinfo and then its NAR.
+    them for hashes of store paths, and asks for each one's narinfo and then its NAR. These two may
+    take a minute and `seconds`.
     """
 
     kind: Literal["hammer", "each", "paths"]
@@ -35,6 +36,8 @@ class Job:
     seconds: float = 0.0
     # As the password of Basic, as Nix sends it; of a `hammer` alone.
     token: str | None = None
+    # What every answer has to be.
+    status: int = 200
 
 
 @dataclass(slots=True)
@@ -67,9 +70,10 @@ Plan: TypeAlias = Generator[Request, Reply, None]
 class Connection(asyncio.BufferedProtocol):
     """Follows one plan, and settles `over` at its end, or when anything is not as it should be."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, status: int) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._plan = plan
+        self._status = status
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         self._head = b""
@@ -97,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self._head = b""
             try:
-                self._size = self._left = _length(head)
+                self._size = self._left = _length(head, self._status)
             except ValueError as error:
                 self._end(error)
                 return
@@ -105,7 +109,8 @@ class Connection(asyncio.BufferedProtocol):
             data = rest
         else:
             data = bytes(self._view[:count]) if self._request.keep else b""
-        if count and self._left == self._size:
+        # A reply without a body is there with its head.
+        if (count or not self._size) and self._left == self._size:
             self._wait = perf_counter() - self._asked
         self._left -= count
         if self._request.keep:
@@ -137,11 +142,11 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.close()
 
 
-def _length(head: bytes) -> int:
+def _length(head: bytes, status: int) -> int:
     """The Content-Length of a reply that is what was asked for."""
     lines = head.split(b"\r\n")
-    if not lines[0].startswith(b"HTTP/1.1 200"):
-        raise ValueError(f"not 200: {head.decode(errors='replace')}")
+    if not lines[0].startswith(b"HTTP/1.1 %d" % status):
+        raise ValueError(f"not {status}: {head.decode(errors='replace')}")
     for line in lines:
         if line[:15].lower() == b"content-length:":
             return int(line[15:])
@@ -206,7 +211,7 @@ async def run(job: Job) -> Outcome:
     loop = asyncio.get_running_loop()
 
     def follow(plan: Plan) -> Callable[[], Connection]:
-        return lambda: Connection(plan)
+        return lambda: Connection(plan, job.status)
 
     async with asyncio.timeout(60 + job.seconds):
         opened = await asyncio.gather(

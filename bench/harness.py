@@ -17,6 +17,7 @@ from typing import Literal
 
 from bench.caches import PUBLIC_KEY
 from bench.client import Job, Outcome, url_in
+from bench.fakes import REQUESTS, Fake
 from tests.support.daemon import Daemon, Section, substituter
 
 RUNS = 5
@@ -138,9 +139,10 @@ async def load(
     connections: int = 1,
     seconds: float = 0.0,
     token: str | None = None,
+    status: int = 200,
 ) -> Load:
     """Puts the load on that server, from a process of its own."""
-    job = Job(kind, target.port, list(targets), connections, seconds, token)
+    job = Job(kind, target.port, list(targets), connections, seconds, token, status)
     before = cpu_seconds(target.pid)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.client"),
@@ -161,16 +163,48 @@ def cpu_seconds(pid: int) -> float:
 
 async def nar_target(target: Server, digits: str) -> str:
     """Where the narinfo of that path says that its NAR is."""
+    return f"/{url_in(await _get(target, f'/{digits}.narinfo'))}"
+
+
+async def _get(target: Server, path: str) -> bytes:
+    """The body of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-    head = f"GET /{digits}.narinfo HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode())
-    answer = await reader.read()
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    size = int(head.lower().partition(b"content-length:")[2].split()[0])
+    body = await reader.readexactly(size)
     writer.close()
-    return f"/{url_in(answer)}"
+    return body
+
+
+@asynccontextmanager
+async def fakes(*wanted: Fake) -> AsyncIterator[list[Server]]:
+    """`python -m bench.fakes …`: upstreams that take their time, in one process."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.fakes", json.dumps([asdict(each) for each in wanted])),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        ports = json.loads(await process.stdout.readline())
+        yield [Server(port, process.pid) for port in ports]
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def requests_at(fake: Server) -> int:
+    """How many requests a fake has had."""
+    return int(await _get(fake, REQUESTS.decode()))
 
 
 def median(samples: Sequence[float]) -> float:
     return statistics.median(samples)
+
+
+def percentile(samples: Sequence[float], share: float) -> float:
+    """The sample that `share` of all are below: of 1,000 at 0.99, the tenth from above."""
+    return sorted(samples)[int(len(samples) * share)]
 
 
 def ratio(samples: Sequence[float], ceiling: Sequence[float]) -> float:

@@ -25,6 +25,8 @@ from tvixstore.nar import writer
 from tvixstore.nix import NarInfo, StorePath, nixbase32
 
 _INTERVAL = 0.05
+# Seconds that a load may take on a machine that is busy.
+_PATIENCE = 300.0
 _PATHS, _BLOCKS = 16, 4
 
 
@@ -45,11 +47,11 @@ async def _one_large() -> list[Row]:
         path = write_generated(cache, "four-gigabytes", 4 * GiB)
         async with upstream(cache) as source, daemon(folder / "daemon", source) as proxy:
             async with _watched(proxy) as cold:
-                await load(proxy, "paths", [path.digits])
+                await load(proxy, "paths", [path.digits], seconds=_PATIENCE)
                 await _settled(proxy, path.digits)
             target = await nar_target(proxy, path.digits)
             async with _watched(proxy) as warm:
-                await load(proxy, "each", [target])
+                await load(proxy, "each", [target], seconds=_PATIENCE)
     return [
         _row("streaming 4 GiB, cold, until it is in the store", cold, 200),
         _row("streaming 4 GiB, warm", warm, 200),
@@ -62,7 +64,7 @@ async def _many_compressed() -> list[Row]:
         paths = _compressed_paths(cache)
         async with upstream(cache) as source, daemon(folder / "daemon", source) as proxy:
             async with _watched(proxy) as peak:
-                await load(proxy, "paths", digits_of(paths), connections=_PATHS)
+                await load(proxy, "paths", digits_of(paths), connections=_PATHS, seconds=_PATIENCE)
                 for path in paths:
                     await _settled(proxy, path.digits)
     return [_row("16 xz NARs of 64 MiB at once, until they are in the store", peak, 600)]

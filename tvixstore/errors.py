@@ -38,6 +38,10 @@ class Unavailable(StoreError):
         self.retry_after = retry_after
 
 
+class Unreachable(Unavailable):
+    """No connection came about in the time that it may take: there may be nobody there."""
+
+
 class Incomplete(Unavailable):
     """A closure or a blob lacks a part: `digest` (32 bytes) names the first one found missing."""
 

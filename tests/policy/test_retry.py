@@ -19,6 +19,7 @@ from tvixstore.errors import (
     StorageFull,
     StoreError,
     Unavailable,
+    Unreachable,
 )
 from tvixstore.policy.deadline import bounded
 from tvixstore.policy.retry import RETRIED, Retry, is_retried
@@ -62,6 +63,18 @@ async def test_the_last_attempts_error_is_raised() -> None:
     with pytest.raises(Unavailable, match="still down"):
         await Retry(attempts=3).run(flaky)
     assert len(flaky.calls) == 3
+
+
+@virtual_clock
+async def test_whom_no_connection_reaches_in_time_is_asked_again_only_by_whoever_wants_to() -> None:
+    flaky = Flaky(Unreachable("nobody is there"))
+    assert await Retry(attempts=3).run(flaky) == "answer"
+    flaky = Flaky(Unreachable("nobody is there"))
+    with pytest.raises(Unreachable):
+        await Retry(attempts=3, reconnects=False).run(flaky)
+    assert len(flaky.calls) == 1
+    flaky = Flaky(down())
+    assert await Retry(attempts=3, reconnects=False).run(flaky) == "answer"
 
 
 @virtual_clock

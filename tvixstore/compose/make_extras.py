@@ -70,7 +70,7 @@ class _Sources:
                 members = [member for each in classes for member in each]
                 return [members] if members else []
             case RetryNode():
-                retry = Retry(node.attempts, node.min_delay, node.max_delay)
+                retry = Retry(node.attempts, node.min_delay, node.max_delay, reconnects=False)
                 policies = replace(policies, retry=retry)
             case BreakerNode():
                 policies = replace(policies, breaker=self._builder.breakers.get(name))

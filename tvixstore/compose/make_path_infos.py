@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -71,6 +72,7 @@ from tvixstore.pathinfo.shard import ShardPathInfoService
 from tvixstore.pathinfo.signing import Signer, SigningPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.pathinfo.verify import VerifyPathInfoService
+from tvixstore.policy.carrying import Carrying
 from tvixstore.policy.limit import TokenBucket
 from tvixstore.policy.negative import Absences
 
@@ -175,7 +177,8 @@ def _retry(builder: Builder, name: str, node: RetryNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
     if (health := builder.upstream_below(node.inner)) is not None:
         health.attempts = node.attempts
-    return RetryPathInfoService(inner, retry_of(node))
+    # Somebody else may have it, and is waited for no longer than for one connection.
+    return RetryPathInfoService(inner, replace(retry_of(node), reconnects=False))
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
@@ -183,13 +186,15 @@ def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
     health = builder.upstream_below(node.inner)
     on_change = None if health is None else health.breaker_changed
     breaker = builder.breakers[name] = breaker_of("path_infos", name, node, on_change)
-    return BreakerPathInfoService(inner, breaker)
+    carrying = Carrying(breaker)
+    builder.closing_services.push_async_callback(carrying.aclose)
+    return BreakerPathInfoService(inner, breaker, carrying)
 
 
 def _optional(builder: Builder, name: str, node: OptionalNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
     assert isinstance(inner, BreakerPathInfoService), "only lowering makes these, over a breaker"
-    return OptionalPathInfoService(inner, node.name, inner.breaker)
+    return OptionalPathInfoService(inner, node.name, inner.breaker, inner.carrying)
 
 
 def _negative(builder: Builder, name: str, node: NegativeNode) -> PathInfoService:

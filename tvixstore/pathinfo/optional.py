@@ -6,15 +6,16 @@ should not do that, so its "unknown" is told apart from that of a cache that mat
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from tvixstore.errors import CorruptData, Skipped, StoreError
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.carrying import Carrying
 from tvixstore.streams import ByteStream
 
 Answer = TypeVar("Answer")
@@ -26,15 +27,25 @@ class OptionalPathInfoService(PathInfoWrapper):
 
     That includes the failure that opened it: the first lookup of an outage is skipped like the
     next ones. So is a lie, which opens it when it is told: repeated from memory, it does not.
+
+    With `carrying`, over the same breaker, nobody waits for a probe either: a lookup in whose time
+    it falls has it made, and goes without.
     """
 
     name: str
     breaker: Breaker
+    carrying: Carrying | None = field(default=None, repr=False)
 
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
-        return await self._skippable(self.inner.describe(path_hash, nar_sha256))
+        def ask() -> Coroutine[Any, Any, Description | None]:
+            return self.inner.describe(path_hash, nar_sha256)
+
+        if self.carrying is not None and self.carrying.begin_probe(ask):
+            reason = f"left alone until it has answered a probe: {self.breaker.reason}"
+            raise Skipped(reason, [self.name], answered=False)
+        return await self._skippable(ask())
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
         return await self._skippable(self.inner.get(path_hash))

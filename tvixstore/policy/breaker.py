@@ -56,11 +56,24 @@ class Breaker:
     _probe_at: float | None = field(default=None, init=False, repr=False)
     # When the running probe was let through.
     _probing: float | None = field(default=None, init=False, repr=False)
+    # When it last answered.
+    _heard: float | None = field(default=None, init=False, repr=False)
 
     @property
     def is_open(self) -> bool:
         """Whether the last word is that it is down: until a probe has succeeded."""
         return self._probe_at is not None
+
+    @property
+    def probe_is_due(self) -> bool:
+        """Whether it is open, and the next call would be the probe."""
+        now = asyncio.get_running_loop().time()
+        return self._probe_at is not None and now >= self._probe_at and not self._is_probed(now)
+
+    def heard_within(self, seconds: float) -> bool:
+        """Whether there was an answer, and not from memory, in the last `seconds`."""
+        now = asyncio.get_running_loop().time()
+        return self._heard is not None and now - self._heard < seconds
 
     async def run(self, call: Callable[[], Awaitable[Result]], *, download: bool = False) -> Result:
         """What `call` returns or raises; raises `Unavailable` without calling while open.
@@ -109,14 +122,16 @@ class Breaker:
         """Whether the call is the probe; raises `Unavailable` if it may not go."""
         if self._probe_at is None:
             return False
-        probed = self._probing is not None and now - self._probing < self.slow
-        if probed or now < self._probe_at:
+        if now < self._probe_at or self._is_probed(now):
             raise Unavailable(
                 f"left alone, as it has been failing for {now - self._since:.0f} s: {self.reason}",
                 retry_after=max(0.0, self._probe_at - now),
             )
         self._probing = now
         return True
+
+    def _is_probed(self, now: float) -> bool:
+        return self._probing is not None and now - self._probing < self.slow
 
     def _failed(self, started: float, reason: str, is_probe: bool) -> None:
         self.reason = reason
@@ -134,6 +149,7 @@ class Breaker:
 
     def _succeeded(self) -> None:
         self._in_a_row = 0
+        self._heard = asyncio.get_running_loop().time()
         if self._probe_at is not None:
             self._probe_at = None
             if self.on_change is not None:

@@ -21,6 +21,7 @@ from tvixstore.errors import (
     StoreError,
     TooLong,
     Unavailable,
+    Unreachable,
     Unsupported,
     Untrusted,
 )
@@ -44,6 +45,8 @@ RETRIED: Mapping[type[StoreError], bool] = {
     # Nobody could say just now: what retries are for.
     Unavailable: True,
     NobodyKnows: True,
+    # Though it takes as long again: see `reconnects`.
+    Unreachable: True,
     # A part is missing there, and asking for it does not bring it.
     Incomplete: False,
     # Room comes by eviction, not within seconds.
@@ -79,6 +82,8 @@ class Retry:
     attempts: int = 3
     min_delay: float = 0.1
     max_delay: float = 2.0
+    # Whether to ask again whom not even a connection could be had to in time.
+    reconnects: bool = True
     random: Random = field(default_factory=Random, repr=False, compare=False)
 
     async def run(self, call: Callable[[], Awaitable[Result]]) -> Result:
@@ -86,7 +91,9 @@ class Retry:
             try:
                 return await _attempt(call)
             except StoreError as error:
-                if not is_retried(error):
+                if not is_retried(error) or (
+                    isinstance(error, Unreachable) and not self.reconnects
+                ):
                     raise
                 wanted = error.retry_after if isinstance(error, Unavailable) else None
                 pause = self._pause(attempt, wanted)

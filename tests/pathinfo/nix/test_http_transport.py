@@ -14,7 +14,7 @@ from tests.pathinfo.nix.reached import HASH, NARINFO, chain, reach
 from tests.support.certificates import Authority, make_authority
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.upstream_server import Reply, UpstreamServer, redirect
-from tvixstore.errors import CorruptData, Unavailable
+from tvixstore.errors import CorruptData, Unavailable, Unreachable
 from tvixstore.pathinfo.nix.upstream import Resume
 
 if TYPE_CHECKING:
@@ -380,7 +380,7 @@ def black_hole() -> Iterator[int]:
 async def test_no_connection_in_time_is_unknown(black_hole: int) -> None:
     url = f"http://127.0.0.1:{black_hole}"
     async with reach(url, connect_timeout=0.05) as upstream:
-        with pytest.raises(Unavailable, match="connect_timeout"):
+        with pytest.raises(Unreachable, match="connect_timeout"):
             await upstream.narinfo(HASH)
 
 

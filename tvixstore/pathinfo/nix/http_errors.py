@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tvixstore.errors import Unavailable
+from tvixstore.errors import Unavailable, Unreachable
 from tvixstore.log import redact
 
 Explain = Callable[[Any], str]
@@ -77,7 +77,8 @@ def translate(where: str, error: Exception) -> Unavailable:
     """`error` (of aiohttp, the system or ssl) as ours. `where` names upstream and URL."""
     for kind, explain in _EXPLANATIONS:
         if isinstance(error, kind):
-            translated = Unavailable(f"{where}: {explain(error)}")
+            late = isinstance(error, aiohttp.ConnectionTimeoutError)
+            translated = (Unreachable if late else Unavailable)(f"{where}: {explain(error)}")
             break
     else:
         translated = Unavailable(f"{where}: {type(error).__name__}")

@@ -1,0 +1,70 @@
+"""Carrying a call through to its end, whoever stops waiting for it.
+
+Whoever loses each race is cancelled each time, and nobody learns whether it is slow or down: a
+black hole beside a fast member would be asked, for nothing, for ever. So of whom nothing was heard
+for a while, one call at a time goes on when its caller leaves, for the breaker to hear how it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tvixstore.errors import Unavailable
+from tvixstore.policy import tasks
+from tvixstore.policy.breaker import Breaker
+
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class Carrying:
+    """Carries calls that pass through `breaker`: probes, and one at a time when there was no
+    answer for `silence` seconds.
+
+    The calls have to end by themselves, as one does that has a timeout.
+    """
+
+    breaker: Breaker
+    silence: float = 3.0
+    _task: asyncio.Task[Any] | None = field(default=None, init=False, repr=False)
+
+    async def run(self, call: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """What `call` returns or raises."""
+        if self._task is not None or not self._decides():
+            return await call()
+        task = self._begin(call)
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise Unavailable("stopped: the service is shutting down")
+        return task.result()
+
+    def begin_probe(self, call: Callable[[], Coroutine[Any, Any, object]]) -> bool:
+        """Whether a probe of the open breaker is due; then `call` is made, and nobody waits."""
+        if self._task is not None or not self.breaker.probe_is_due:
+            return False
+        self._begin(call)
+        return True
+
+    async def aclose(self) -> None:
+        """Cancels the call that is carried; whoever waits for it gets `Unavailable`."""
+        if self._task is not None:
+            await tasks.end([self._task])
+
+    def _decides(self) -> bool:
+        """Whether what becomes of the next call is news."""
+        breaker = self.breaker
+        return breaker.probe_is_due if breaker.is_open else not breaker.heard_within(self.silence)
+
+    def _begin(self, call: Callable[[], Coroutine[Any, Any, Result]]) -> asyncio.Task[Result]:
+        self._task = task = asyncio.get_running_loop().create_task(call(), name="carried call")
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._task = None
+        if not task.cancelled():
+            # Seen: its caller may have left, and the breaker knows.
+            task.exception()
