@@ -118,10 +118,46 @@ class HonestLists(ChaosBlobService):
 
 @dataclass(eq=False)
 class Alone(BlobWrapper):
-    """Notes in `crowds` what is read whole by two at once."""
+    """Notes in `crowds` what is read whole by two at once, where that `matters`."""
 
     crowds: list[str]
+    matters: bool
     reading: Counter[Digest] = field(default_factory=Counter)
+
+    async def open_read(
+        self,
+        digest: Digest,
+        offset: int = 0,
+        length: int | None = None,
+        size: int | None = None,
+    ) -> ByteStream | None:
+        if offset or length is not None or not self.matters:
+            return await self.inner.open_read(digest, offset, length, size)
+        self.reading[digest] += 1
+        if self.reading[digest] > 1:
+            self.crowds.append(f"{digest}, at {now():.3f} s")
+        stream = None
+        try:
+            stream = await self.inner.open_read(digest, size=size)
+        finally:
+            self.reading[digest] -= stream is None
+        return None if stream is None else _Read(stream, self, digest)
+
+
+class _Read(ByteStream):
+    def __init__(self, inner: ByteStream, alone: Alone, digest: Digest) -> None:
+        self._inner = inner
+        self._alone: Alone | None = alone
+        self._digest = digest
+
+    async def __anext__(self) -> bytes:
+        return await self._inner.__anext__()
+
+    async def aclose(self) -> None:
+        if self._alone is not None:
+            self._alone.reading[self._digest] -= 1
+            self._alone = None
+        await self._inner.aclose()
 
 
 KIT = Kit(
@@ -143,7 +179,7 @@ KIT = Kit(
     cache=lambda near, far, metrics: CachedBlobService(
         near, far, Path("/nowhere"), _NO_POOLS, metrics
     ),
-    alone=None,
+    alone=Alone,
     faults=("error", "truncate", "corrupt", "stall", "disconnect"),
 )
 # Blobs are too short to be spooled to files.
@@ -225,7 +261,10 @@ class _Callers:
         async def ask() -> bool | None:
             return await self._root.has(digest) or None
 
+        begun = now()
         await self._ask("has", digest, ask())
+        if now() - begun > self._world.most:
+            self._world.wrong(f"has took {now() - begun:.3f} s")
 
     async def _chunks(self, digest: Digest) -> None:
         await self._ask("chunks", digest, self._root.chunks(digest))
@@ -287,4 +326,3 @@ class _Callers:
             world.wrong(f"{got} is not what was put")
         if not any(digest in leaf.store.blobs for leaf in world.leaves.values()):
             world.wrong(f"put, and nowhere: {digest}")
-        _ = now

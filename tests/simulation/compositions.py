@@ -26,7 +26,7 @@ from tvixstore.policy.retry import Retry
 from tvixstore.policy.timeout import Timeout
 
 ACTIONS = 24
-TIMEOUT, OPEN = 2.0, 20.0
+TIMEOUT, ATTEMPTS, PAUSE, OPEN = 2.0, 3, 0.5, 20.0
 # Where a member may make others wait, a timeout would have it fail that is well.
 PATIENT = 900.0
 # Nobody takes longer, however many members stall, for as long as the network lets them.
@@ -54,8 +54,8 @@ class Kit:
     mirror: Callable[..., Any]
     # near, far and where to count.
     cache: Callable[..., Any]
-    # Notes who asks far of a cache at the same time; None where that says nothing.
-    alone: Callable[..., Any] | None
+    # Around far of a cache: notes in a list what several ask it for at once, if near takes all.
+    alone: Callable[..., Any]
     # What goes wrong with members.
     faults: tuple[Kind, ...]
     placement: Callable[..., Rendezvous] = Rendezvous
@@ -89,6 +89,14 @@ class Composition:
     # What was asked of far for several at once, by what it was.
     crowds: list[str] = field(default_factory=list)
 
+    @property
+    def most(self) -> float:
+        """Seconds that one short question takes at most; whoever is limited has others wait."""
+        if any(leaf.limit.permits is not None for leaf in self.leaves.values()):
+            return MOST
+        asked = sum(not node.inner for node in self.shape.nodes())
+        return asked * (ATTEMPTS * TIMEOUT + (ATTEMPTS - 1) * PAUSE) + 1e-6
+
     def wrong(self, what: str) -> None:
         self.broken.append(f"{self.name}, at {now():.3f} s: {what}, in {self.shape}")
 
@@ -116,6 +124,8 @@ class _Composer:
                 self.leaves[shape.name] = self._leaf(shape.name)
             return self.leaves[shape.name].service
         services = [self.make(each) for each in shape.inner]
+        if shape.kind == "cache":
+            services[1] = self._kit.alone(services[1], self.crowds, self._takes(shape.inner[0]))
         service = getattr(self, f"_{shape.kind}")(services, [each.name for each in shape.inner])
         if shape.kind in ("mirror", "cache"):
             # Whoever is above is closed first.
@@ -151,7 +161,8 @@ class _Composer:
         return Leaf(name, store, chaos, limit, inner, healthy)
 
     def _retry(self) -> Retry:
-        return Retry(self._random.randrange(1, 4), 0.1, 0.5, Random(self._random.random()))
+        attempts = self._random.randrange(1, ATTEMPTS + 1)
+        return Retry(attempts, 0.1, PAUSE, Random(self._random.random()))
 
     def _race(self, members: list[Any], names: list[str]) -> Any:
         delays: list[float | str] = [0.0, 0.02, 0.2, "p95"]
@@ -169,10 +180,12 @@ class _Composer:
         return self._kit.mirror(members, names, quorum, self._random.random() < 0.8)
 
     def _cache(self, members: list[Any], _: list[str]) -> Any:
-        near, far = members
-        if self._kit.alone is not None:
-            far = self._kit.alone(far, self.crowds)
-        return self._kit.cache(near, far, self.metrics)
+        return self._kit.cache(*members, self.metrics)
+
+    def _takes(self, near: Shape) -> bool:
+        """Whether near keeps all that it is given: others find it there then."""
+        leaves = [self.leaves[leaf.name] for leaf in near.leaves()]
+        return all(leaf.healthy and leaf.store.room is None for leaf in leaves)
 
     def _negative(self, members: list[Any], _: list[str]) -> Any:
         absences: Absences[Any] = Absences(ttl=self._random.choice([0.5, 30.0, 3000.0]))
