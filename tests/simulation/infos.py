@@ -144,18 +144,17 @@ class _Callers:
         key = variants[0].store_path.hash
         offset = random.choice([0, 0, random.randrange(100)])
         length = random.choice([None, None, random.randrange(1, 100)])
-        return random.choice(
-            [
-                partial(self._describe, key),
-                partial(self._get, key),
-                partial(self._get, key),
-                partial(self._read, key, offset, length),
-                partial(self._read, key, 0, None),
-                partial(self._look_into, key),
-                partial(self._put, self._variant(variants)),
-                self._list,
-            ]
-        )
+        actions: list[Callable[[], Any]] = [
+            partial(self._describe, key),
+            partial(self._get, key),
+            partial(self._get, key),
+            partial(self._read, key, offset, length),
+            partial(self._read, key, 0, None),
+            partial(self._look_into, key),
+            partial(self._put, self._variant(variants)),
+            self._list,
+        ]
+        return random.choice(actions)
 
     async def check_all(self) -> None:
         for variants in INFOS:

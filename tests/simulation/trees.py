@@ -133,7 +133,8 @@ def tree(random: Random, label: str) -> list[Directory]:
         children = random.sample(below, min(len(below), random.randrange(0, 4)))
         entries: dict[bytes, Any] = {f"d{n}".encode(): child for n, child in enumerate(children)}
         below.append(named({**entries, b"file": f"{label} {number}"}))
-    root = named({f"d{n}".encode(): child for n, child in enumerate(below)} | {b"x": label})
+    all_of_them: dict[bytes, Any] = {f"d{n}".encode(): each for n, each in enumerate(below)}
+    root = named({**all_of_them, b"x": label})
     return [*below, root]
 
 
@@ -249,6 +250,7 @@ class _Callers:
                 async for directory in closure:
                     if directory != self._all.get(directory.digest):
                         world.wrong(f"wrong bytes: {directory.digest} below {root}")
+                        return
                     reader.feed(directory)
                     came += 1
                     if came == most:
