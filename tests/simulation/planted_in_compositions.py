@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation import blobs, infos, trees
-from tests.simulation.compositions import Kit
 from tests.simulation.planted import EachForHimself
 from tvixstore.blob import BlobService, CachedBlobService
 from tvixstore.blob.fill import BlobFill, BlobFills
@@ -28,6 +27,9 @@ from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.policy.limit import LimitedStream
 from tvixstore.streams import ByteStream
+
+if TYPE_CHECKING:
+    from tests.simulation.compositions import Kit
 
 
 def _alone(inner: Any, *_: Any) -> Any:

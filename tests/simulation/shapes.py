@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
 
 GROUPS = ("race", "fallback", "shard", "mirror")
 # Branches below each other, at most, and how many leaves there may be.

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.directory.samples import directory
 from tests.pathinfo.scripted import info_of
 from tests.simulation import blobs, infos, trees
-from tests.simulation.compositions import Kit
 from tvixstore.castore import Digest
 from tvixstore.errors import Unavailable
 from tvixstore.nix import StorePath
 from tvixstore.policy.chaos import Chaos
+
+if TYPE_CHECKING:
+    from tests.simulation.compositions import Kit
 
 KEYS = 20
 
@@ -64,14 +66,12 @@ SERVICES = {
 
 
 async def simulate_shards(seed: int, placement: Callable[..., Any] | None = None) -> list[str]:
-    """What the world of that seed broke of the invariants, with every service."""
-    broken: list[str] = []
-    for name, things in SERVICES.items():
-        world = _World(f"shards of {name}, seed {seed}", things, Random(f"shards {seed}"))
-        world.placement = placement or things.kit.placement
-        await world.run()
-        broken += world.broken
-    return broken
+    """What the world of that seed broke of the invariants; the services take turns."""
+    name, things = list(SERVICES.items())[seed % len(SERVICES)]
+    world = _World(f"shards of {name}, seed {seed}", things, Random(f"shards {seed}"))
+    world.placement = placement or things.kit.placement
+    await world.run()
+    return world.broken
 
 
 class _World:

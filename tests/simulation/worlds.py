@@ -61,7 +61,7 @@ def traced(tell: Callable[[str], object]) -> Iterator[None]:
         tell(f"{now():.6f} s: {chaos.seed}: {outcome.kind} after {outcome.delay:.6f} s")
         return outcome
 
-    Chaos.draw = told  # type: ignore[method-assign]
+    Chaos.draw = told  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
