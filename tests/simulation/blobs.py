@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -189,8 +189,12 @@ _NO_POOLS: Any = type("NoPools", (), {"files": None})()
 async def simulate_blobs(seed: int, kit: Kit = KIT) -> list[str]:
     """What the world of that seed broke of the invariants."""
     random = Random(f"blobs {seed}")
+    # A list that lies breaks a stream, visibly, though others may have the blob.
+    lies = random.random() < 0.25
+    if lies:
+        kit = replace(kit, chaos=ChaosBlobService)
     world = compose(f"blobs, seed {seed}", kit, random)
-    callers = _Callers(world, random)
+    callers = _Callers(world, random, lies)
     actions = [callers.action() for _ in range(ACTIONS)]
     await drive(world, random, actions)
     await afterwards(world, callers.check_all)
@@ -200,7 +204,8 @@ async def simulate_blobs(seed: int, kit: Kit = KIT) -> list[str]:
 class _Callers:
     """Who uses a world, and what they have to get."""
 
-    def __init__(self, world: Composition, random: Random) -> None:
+    def __init__(self, world: Composition, random: Random, lies: bool) -> None:
+        self._lies = lies
         self._world = world
         self._random = random
         self._root: BlobService = world.root
@@ -246,7 +251,7 @@ class _Callers:
         try:
             answer = await asking
         except (Unavailable, CorruptData) as error:
-            if well and not arriving:
+            if well and not arriving and not self._lies:
                 world.wrong(f"not delivered: {call} {digest}: {error}")
             return None
         if answer is None and holders and not arriving:
