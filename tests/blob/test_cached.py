@@ -367,6 +367,15 @@ async def test_a_part_comes_only_when_the_whole_was_right() -> None:
 
 
 @virtual_clock
+async def test_a_part_that_near_loses_right_after_the_fill_comes_from_far() -> None:
+    near, far = Scripted(breaks_at=2000), Scripted()
+    data = noise(5000)
+    digest = far.hold(data)
+    async with cached(near, far) as cache:
+        assert await read(await cache.open_read(digest, 100, 4000)) == data[100:4100]
+
+
+@virtual_clock
 async def test_what_near_lost_comes_from_far_from_there_on() -> None:
     data = noise(600 * KIB)
     for lost in (Incomplete("lost", bytes(32)), CorruptData("damaged"), OSError(5, "broken")):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from tests.blob.conformance import noise
 from tests.blob.scripted import Scripted, read, read_until_it_breaks
 from tests.support.virtual_clock import virtual_clock
-from tvixstore.blob import MemoryBlobService, ReadOnlyBlobService
+from tvixstore.blob import BlobWriter, MemoryBlobService, ReadOnlyBlobService
 from tvixstore.blob.mirror import MirrorBlobService
 from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData, ReadOnly, StorageFull, Unavailable
@@ -172,3 +174,51 @@ async def test_a_member_that_takes_a_blob_for_another_is_found_out() -> None:
     with pytest.raises((CorruptData, Unavailable), match="for"):
         await stream_in(service)
     await service.aclose()
+
+
+class _Opens(Scripted):
+    """Counts the writers that are open."""
+
+    def __init__(self, **script: Any) -> None:
+        super().__init__(**script)
+        self.open_writers = 0
+
+    async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
+        writer = await super().open_write(boundaries)
+        self.open_writers += 1
+        return _Opened(writer, self)
+
+
+@dataclass(eq=False)
+class _Opened(BlobWriter):
+    inner: BlobWriter
+    service: _Opens
+
+    async def write(self, data: bytes) -> None:
+        await self.inner.write(data)
+
+    async def close(self) -> Digest:
+        return await self.inner.close()
+
+    async def abort(self) -> None:
+        self.service.open_writers -= 1
+        await self.inner.abort()
+
+
+@virtual_clock
+async def test_without_its_quorum_no_writer_stays_open() -> None:
+    quick, down = _Opens(), _Opens(after=1.0, fails=Unavailable("down"))
+    with pytest.raises(Unavailable, match="down"):
+        await mirror(quick, down, quorum=2).open_write()
+    assert quick.open_writers == 0
+
+
+@virtual_clock
+async def test_who_leaves_while_writers_are_opened_leaves_none_open() -> None:
+    quick, slow = _Opens(), _Opens(after=60.0)
+    opening = asyncio.create_task(mirror(quick, slow, quorum=2).open_write())
+    await asyncio.sleep(1.0)
+    assert quick.open_writers == 1
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert opening.cancelled() and quick.open_writers == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -14,7 +15,7 @@ from prometheus_client import generate_latest
 from tests.blob.conformance import noise
 from tests.blob.scripted import Scripted, read, read_until_it_breaks
 from tests.support.virtual_clock import now, virtual_clock
-from tvixstore.blob import BlobService, MemoryBlobService
+from tvixstore.blob import BlobService, BlobWriter, Chunk, MemoryBlobService
 from tvixstore.blob.arrivals import AnnouncingBlobService
 from tvixstore.blob.breaker import BreakerBlobService
 from tvixstore.blob.chaos import ChaosBlobService
@@ -206,6 +207,73 @@ def test_an_absence_is_forgotten_when_somebody_brings_the_blob(write: Call) -> N
             assert await service.has(DIGEST)
             # And with it its chunks.
             assert await service.has(chunk)
+
+    run()
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_an_absence_is_forgotten_though_nobody_hears_that_the_blob_came(write: Call) -> None:
+    class LosesTheAnswer(Scripted):
+        async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
+            return _Mute(await super().open_write(boundaries))
+
+    @virtual_clock
+    async def run() -> None:
+        inner = LosesTheAnswer()
+        arrivals: Arrivals[Digest] = Arrivals()
+        service = NegativeBlobService(inner)
+        arrivals.subscribe(service.absences)
+        for through in (service, AnnouncingBlobService(inner, arrivals)):
+            inner.blobs.pop(DIGEST, None)
+            service.absences.forget()
+            assert not await service.has(DIGEST)
+            with pytest.raises(Unavailable, match="disconnected"):
+                await write(through)
+            assert await service.has(DIGEST)
+
+    run()
+
+
+@dataclass(eq=False)
+class _Mute(BlobWriter):
+    """Commits, and does not say so."""
+
+    inner: BlobWriter
+
+    async def write(self, data: bytes) -> None:
+        await self.inner.write(data)
+
+    async def close(self) -> Digest:
+        await self.inner.close()
+        raise Unavailable("disconnected")
+
+    async def abort(self) -> None:
+        await self.inner.abort()
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_an_absence_is_forgotten_though_whoever_brought_the_blob_has_left(write: Call) -> None:
+    class IsSlowWithLists(Scripted):
+        async def chunks(self, digest: Digest) -> list[Chunk] | None:
+            await asyncio.sleep(60.0)
+            return await super().chunks(digest)
+
+    @virtual_clock
+    async def run() -> None:
+        inner = IsSlowWithLists()
+        arrivals: Arrivals[Digest] = Arrivals()
+        service = NegativeBlobService(inner)
+        arrivals.subscribe(service.absences)
+        for through in (service, AnnouncingBlobService(inner, arrivals)):
+            inner.blobs.pop(DIGEST, None)
+            service.absences.forget()
+            assert not await service.has(DIGEST)
+            writing = asyncio.ensure_future(write(through))
+            await asyncio.sleep(1.0)
+            assert DIGEST in inner.blobs
+            writing.cancel()
+            await asyncio.wait([writing])
+            assert await service.has(DIGEST)
 
     run()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 import pytest
@@ -153,6 +153,38 @@ def test_an_absence_is_forgotten_when_somebody_brings_it(write: Call) -> None:
             service.absences.forget()
             assert await service.get(LEAF.digest) is None
             await write(through)
+            assert await service.get(LEAF.digest) == LEAF
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda service: service.put(LEAF), lambda service: service.put_many([LEAF]), _put_closure],
+    ids=["put", "put_many", "put_closure"],
+)
+def test_an_absence_is_forgotten_though_nobody_hears_that_it_came(write: Call) -> None:
+    class LosesTheAnswer(MemoryDirectoryService):
+        async def put(self, directory: Directory) -> Digest:
+            await super().put(directory)
+            raise Unavailable("disconnected")
+
+        async def put_many(self, directories: Sequence[Directory]) -> None:
+            await super().put_many(directories)
+            raise Unavailable("disconnected")
+
+    @virtual_clock
+    async def run() -> None:
+        inner = LosesTheAnswer()
+        arrivals: Arrivals[Digest] = Arrivals()
+        service = NegativeDirectoryService(inner)
+        arrivals.subscribe(service.absences)
+        for through in (service, AnnouncingDirectoryService(inner, arrivals)):
+            inner.directories.clear()
+            service.absences.forget()
+            assert await service.get(LEAF.digest) is None
+            with pytest.raises(Unavailable, match="disconnected"):
+                await write(through)
             assert await service.get(LEAF.digest) == LEAF
 
     run()

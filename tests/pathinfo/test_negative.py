@@ -8,8 +8,10 @@ from tests.pathinfo.scripted import KEY, Scripted, info_of
 from tests.support.virtual_clock import virtual_clock
 from tvixstore.errors import Skipped, StoreError, Unavailable
 from tvixstore.nix import StorePath
+from tvixstore.pathinfo import MemoryPathInfoService, PathInfo
+from tvixstore.pathinfo.arrivals import AnnouncingPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
-from tvixstore.policy.negative import Absences
+from tvixstore.policy.negative import Absences, Arrivals
 
 
 @virtual_clock
@@ -60,6 +62,26 @@ async def test_a_put_makes_it_forget() -> None:
     assert await service.describe(KEY) is None
     await service.put(info_of())
     assert await service.describe(KEY) == info_of()
+
+
+@virtual_clock
+async def test_a_put_whose_answer_is_lost_makes_it_forget() -> None:
+    class LosesTheAnswer(MemoryPathInfoService):
+        async def put(self, info: PathInfo) -> PathInfo:
+            await super().put(info)
+            raise Unavailable("disconnected")
+
+    inner = LosesTheAnswer()
+    arrivals: Arrivals[bytes] = Arrivals()
+    service = NegativePathInfoService(inner)
+    arrivals.subscribe(service.absences)
+    for through in (service, AnnouncingPathInfoService(inner, arrivals)):
+        inner.infos.clear()
+        service.absences.forget()
+        assert await service.describe(KEY) is None
+        with pytest.raises(Unavailable, match="disconnected"):
+            await through.put(info_of())
+        assert await service.describe(KEY) == info_of()
 
 
 @virtual_clock

@@ -91,3 +91,25 @@ async def test_who_is_cancelled_leaves_no_task() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("leaves_after", [1.0, 2.0, 3.0])
+def test_what_was_done_for_a_caller_who_leaves_is_disposed_of(leaves_after: float) -> None:
+    @virtual_clock
+    async def run() -> None:
+        disposed = []
+
+        async def dispose(what: str) -> None:
+            disposed.append(what)
+            await asyncio.sleep(5.0)
+
+        call = at_all(members(after(0.5), after(1.5), after(60.0)), 2, 1.0, dispose)
+        asking = asyncio.create_task(call)
+        await asyncio.sleep(leaves_after)
+        asking.cancel()
+        await asyncio.wait([asking])
+        # By 2.5 s there were enough, and nobody was waited for any longer.
+        assert asking.cancelled() == (leaves_after < 2.5)
+        assert disposed == {1.0: ["done"], 2.0: ["done", "done"], 3.0: []}[leaves_after]
+
+    run()

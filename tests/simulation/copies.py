@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from tests.support.virtual_clock import now
-from tvixstore.blob import BlobService, MemoryBlobService
+from tvixstore.blob import BlobService, BlobWriter, MemoryBlobService
 from tvixstore.blob.chaos import ChaosBlobService
 from tvixstore.blob.mirror import MirrorBlobService
 from tvixstore.blob.retry import RetryBlobService
@@ -21,12 +22,44 @@ KINDS: tuple[Kind, ...] = ("error", "disconnect", "corrupt", "truncate", "stall"
 WRITERS = 12
 
 
+class Store(MemoryBlobService):
+    """Counts the writers that are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_writers = 0
+
+    async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
+        self.open_writers += 1
+        return _Opened(await super().open_write(boundaries), self)
+
+
+@dataclass(eq=False)
+class _Opened(BlobWriter):
+    inner: BlobWriter
+    store: Store | None
+
+    async def write(self, data: bytes) -> None:
+        await self.inner.write(data)
+
+    async def close(self) -> Digest:
+        digest = await self.inner.close()
+        await self.abort()
+        return digest
+
+    async def abort(self) -> None:
+        if self.store is not None:
+            self.store.open_writers -= 1
+            self.store = None
+        await self.inner.abort()
+
+
 async def simulate_copies(
     seed: int, mirror: Callable[..., MirrorBlobService] = MirrorBlobService
 ) -> list[str]:
     """What the world of that seed broke of the invariants."""
     random, broken = Random(f"copies {seed}"), list[str]()
-    stores = [MemoryBlobService() for _ in range(random.randrange(1, 5))]
+    stores = [Store() for _ in range(random.randrange(1, 5))]
     faults = [
         Chaos(f"{seed} {number}", dict.fromkeys(KINDS, random.choice([0.0, 0.02, 0.1])), 0.05)
         for number in range(len(stores))
@@ -81,6 +114,8 @@ async def simulate_copies(
     if missed := [digest for digest in written if digest not in stores[0].blobs]:
         broken.append(f"seed {seed}: not repaired, at {now():.0f} s: {missed}")
     await root.aclose()
+    if left := [store.open_writers for store in stores if store.open_writers]:
+        broken.append(f"seed {seed}: writers left open: {left}")
     return broken
 
 

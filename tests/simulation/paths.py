@@ -39,6 +39,9 @@ class Keeps(MemoryPathInfoService):
         super().__init__()
         self.open_streams = 0
 
+    def nar(self, info: PathInfo) -> bytes:
+        return nar_of(info.store_path.name)
+
     async def open_nar(
         self,
         description: Description,
@@ -49,7 +52,7 @@ class Keeps(MemoryPathInfoService):
         info = await self.get(description.store_path.hash)
         if info is None or not info.same_nar(description):
             return None
-        nar = nar_of(info.store_path.name)[offset:]
+        nar = self.nar(info)[offset : None if length is None else offset + length]
         return _Counted(self, *[nar[at : at + 7] for at in range(0, len(nar), 7)])
 
 

@@ -21,6 +21,7 @@ from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.hedge import Budget
+from tvixstore.policy.quorum import Outcomes
 from tvixstore.policy.race import Member, race
 from tvixstore.policy.single_flight import SingleFlight
 from tvixstore.policy.timeout import Timeout
@@ -197,6 +198,11 @@ class LosesTheAnswer(MirrorBlobService):
         return Digest.of(data)
 
 
+class LeavesWritersOpen(MirrorBlobService):
+    async def at_all(self, write: Any, dispose: Any = None) -> Outcomes[Any]:
+        return await super().at_all(write)
+
+
 def _one_less(members: Sequence[BlobService], names: Sequence[str], quorum: int) -> Any:
     return MirrorBlobService(members, names, max(1, quorum - 1))
 
@@ -209,4 +215,5 @@ PLANTED_IN_COPIES: dict[str, tuple[Callable[..., MirrorBlobService], str]] = {
     "it takes less than its quorum": (_one_less, "have it"),
     "it says so before it was done": (LosesTheAnswer, "have it"),
     "it never repairs": (_unrepaired, "not repaired"),
+    "it leaves writers open": (LeavesWritersOpen, "writers left open"),
 }

@@ -21,7 +21,11 @@ async def tell_of(
     blobs: Sequence[tuple[Digest, int | None]],
     told: Absences[Digest] | Arrivals[Digest],
 ) -> None:
-    """Tells `told` that `blobs`, by digest and size if that is known, were put into `service`."""
+    """Tells `told` that `blobs`, by digest and size if that is known, were put into `service`.
+
+    Where nobody can say which chunks came with them, or who put them leaves, nothing is taken for
+    absent any more.
+    """
     come = [digest for digest, _ in blobs]
     tell = told.arrived if isinstance(told, Absences) else told.announce
     try:
@@ -29,14 +33,16 @@ async def tell_of(
             if size is None or size > _NOT_CUT:
                 come += [chunk.digest for chunk in await service.chunks(digest) or ()]
     except (StoreError, OSError):
-        # Which chunks came is not known, so none is taken for absent any more.
         told.forget()
+    except BaseException:
+        told.forget()
+        raise
     tell(come)
 
 
 @dataclass(eq=False)
 class AnnouncingBlobService(BlobWrapper):
-    """Has `arrivals` tell everybody of what is put into `inner`."""
+    """Has `arrivals` tell everybody of what is put into `inner`, or may have been."""
 
     arrivals: Arrivals[Digest]
 
@@ -44,15 +50,19 @@ class AnnouncingBlobService(BlobWrapper):
         async def committed(digest: Digest) -> None:
             await tell_of(self.inner, [(digest, None)], self.arrivals)
 
-        return WatchedWriter(await self.inner.open_write(boundaries), on_commit=committed)
+        writer = await self.inner.open_write(boundaries)
+        return WatchedWriter(writer, on_commit=committed, on_doubt=self.arrivals.forget)
 
     async def put(self, data: bytes) -> Digest:
-        digest = await self.inner.put(data)
-        await tell_of(self.inner, [(digest, len(data))], self.arrivals)
-        return digest
+        return (await self.put_many([data]))[0]
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
-        digests = await self.inner.put_many(blobs)
+        try:
+            digests = await self.inner.put_many(blobs)
+        except BaseException:
+            # They may have arrived all the same, with chunks that nobody has listed.
+            self.arrivals.forget()
+            raise
         sizes = map(len, blobs)
         await tell_of(self.inner, list(zip(digests, sizes, strict=True)), self.arrivals)
         return digests

@@ -149,7 +149,7 @@ class CachedBlobService(BlobService):
                 self.let_down(digest, error)
             else:
                 if stream is not None:
-                    return stream
+                    return _MendedStream(self, digest, stream, offset, length)
         return await self._checked.open_read(digest, offset, length, size)
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:

@@ -50,8 +50,9 @@ class ChaosBlobService(BlobWrapper):
         return await BlobService.read(self, digest, size)
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
-        writer = await self.chaos.write(lambda: self.inner.open_write(boundaries))
-        return _ChaoticWriter(writer, self.chaos)
+        # One that was opened, and nobody hears of it, could not be closed by anybody.
+        await self.chaos.meet()
+        return _ChaoticWriter(await self.inner.open_write(boundaries), self.chaos)
 
     async def put(self, data: bytes) -> Digest:
         return await self.chaos.write(lambda: self.inner.put(data))

@@ -51,7 +51,9 @@ class MirrorBlobService(FallbackBlobService):
             ]
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
-        opened = await self.at_all(lambda member: member.open_write(boundaries))
+        opened = await self.at_all(
+            lambda member: member.open_write(boundaries), lambda writer: writer.abort()
+        )
         return _MirrorWriter(self, dict(opened.done), opened.failed)
 
     async def put(self, data: bytes) -> Digest:
@@ -75,14 +77,16 @@ class MirrorBlobService(FallbackBlobService):
             await self.repairs.aclose()
 
     async def at_all(
-        self, write: Callable[[BlobService], Coroutine[Any, Any, Result]]
+        self,
+        write: Callable[[BlobService], Coroutine[Any, Any, Result]],
+        dispose: Callable[[Result], Awaitable[None]] | None = None,
     ) -> Outcomes[Result]:
         """Has all members do it; raises unless enough of them did."""
         members = {
             index: Member(self.names[index], partial(write, member))
             for index, member in enumerate(self._plain)
         }
-        return await at_all(members, self.quorum)
+        return await at_all(members, self.quorum, dispose=dispose)
 
     def lost(self, digests: Sequence[Digest], outcomes: Outcomes[Any]) -> None:
         """Has those who failed to take the blobs get them later."""

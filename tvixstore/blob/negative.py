@@ -48,7 +48,8 @@ class NegativeBlobService(BlobWrapper):
         async def committed(digest: Digest) -> None:
             await tell_of(self.inner, [(digest, None)], self.absences)
 
-        return WatchedWriter(await self.inner.open_write(boundaries), on_commit=committed)
+        writer = await self.inner.open_write(boundaries)
+        return WatchedWriter(writer, on_commit=committed, on_doubt=self.absences.forget)
 
     async def put(self, data: bytes) -> Digest:
         return (await self.put_many([data]))[0]

@@ -17,11 +17,12 @@ async def nobody(_: Digest) -> None:
 @dataclass(eq=False)
 class WatchedWriter(BlobWriter):
     """Tells `on_break` of what a write fails with, and `on_commit` of the digest that was kept,
-    before whoever wrote it hears of it."""
+    before whoever wrote it hears of it; `on_doubt` where it is not known whether it was kept."""
 
     inner: BlobWriter
     on_break: Callable[[Exception], None] = lambda _: None
     on_commit: Callable[[Digest], Awaitable[None]] = nobody
+    on_doubt: Callable[[], None] = lambda: None
 
     async def write(self, data: bytes) -> None:
         try:
@@ -33,8 +34,11 @@ class WatchedWriter(BlobWriter):
     async def close(self) -> Digest:
         try:
             digest = await self.inner.close()
-        except (StoreError, OSError) as error:
-            self.on_break(error)
+        except BaseException as error:
+            # The answer may have been lost, or the caller may have left before it came.
+            self.on_doubt()
+            if isinstance(error, StoreError | OSError):
+                self.on_break(error)
             raise
         await self.on_commit(digest)
         return digest

@@ -14,18 +14,22 @@ from tvixstore.policy.negative import Arrivals
 
 @dataclass(eq=False)
 class AnnouncingDirectoryService(DirectoryWrapper):
-    """Has `arrivals` tell everybody of what is put into `inner`."""
+    """Has `arrivals` tell everybody of what is put into `inner`, or may have been."""
 
     arrivals: Arrivals[Digest]
 
     async def put(self, directory: Directory) -> Digest:
-        digest = await self.inner.put(directory)
-        self.arrivals.announce([digest])
-        return digest
+        try:
+            return await self.inner.put(directory)
+        finally:
+            # Also where it failed: it may have arrived all the same.
+            self.arrivals.announce([directory.digest])
 
     async def put_many(self, directories: Sequence[Directory]) -> None:
-        await self.inner.put_many(directories)
-        self.arrivals.announce(directory.digest for directory in directories)
+        try:
+            await self.inner.put_many(directories)
+        finally:
+            self.arrivals.announce(directory.digest for directory in directories)
 
     async def put_closure(self) -> DirectoryPutter:
         return WatchedPutter(await self.inner.put_closure(), self.arrivals.announce)

@@ -11,11 +11,13 @@ from tvixstore.policy.negative import Arrivals
 
 @dataclass(eq=False)
 class AnnouncingPathInfoService(PathInfoWrapper):
-    """Has `arrivals` tell everybody of what is put into `inner`."""
+    """Has `arrivals` tell everybody of what is put into `inner`, or may have been."""
 
     arrivals: Arrivals[bytes]
 
     async def put(self, info: PathInfo) -> PathInfo:
-        stored = await self.inner.put(info)
-        self.arrivals.announce([stored.store_path.hash])
-        return stored
+        try:
+            return await self.inner.put(info)
+        finally:
+            # Also where it failed: it may have arrived all the same.
+            self.arrivals.announce([info.store_path.hash])

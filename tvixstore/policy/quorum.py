@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,8 +15,7 @@ from tvixstore.errors import (
     Unavailable,
     Unsupported,
 )
-from tvixstore.policy import tasks
-from tvixstore.policy.race import Member
+from tvixstore.policy.race import Member, dismiss
 from tvixstore.policy.verdict import Verdict
 
 Result = TypeVar("Result")
@@ -49,13 +48,17 @@ class Outcomes(Generic[Result]):
 
 
 async def at_all(
-    members: Mapping[int, Member[Result]], quorum: int, patience: float = PATIENCE
+    members: Mapping[int, Member[Result]],
+    quorum: int,
+    patience: float = PATIENCE,
+    dispose: Callable[[Result], Awaitable[None]] | None = None,
 ) -> Outcomes[Result]:
     """Has all `members` do it, at the same time; at least `quorum` of them did when this returns.
 
     Raises once so many have failed that they cannot: what all of them say, or `Unavailable` with
     every reason. What others did by then stays done. When enough have succeeded, the rest gets
-    `patience` seconds, so that one that hangs does not hold up those that don't.
+    `patience` seconds, so that one that hangs does not hold up those that don't. What members
+    brought that is not returned, be it that the caller has left, goes to `dispose`.
     """
     running = {
         asyncio.create_task(member.ask(), name=f"ask {member.name}"): index
@@ -63,10 +66,17 @@ async def at_all(
     }
     done: dict[int, Result] = {}
     failed: dict[int, Exception] = {}
+    kept: list[asyncio.Task[Result | None]] = []
     try:
         await _wait(running, done, failed, quorum, patience)
+        if len(done) >= quorum:
+            kept = [task for task, index in running.items() if index in done]
     finally:
-        await tasks.end(list(running))
+        try:
+            await dismiss([task for task in running if task not in kept], dispose, None)
+        except asyncio.CancelledError:
+            await dismiss(kept, dispose, None)
+            raise
     for index, member in members.items():
         if index not in done and index not in failed:
             failed[index] = Unavailable(f"{member.name} was too slow for the others")

@@ -60,11 +60,11 @@ async def race(
         raise
     finally:
         try:
-            await _dismiss([task for task in run.asked if task is not winner], dispose, reason)
+            await dismiss([task for task in run.asked if task is not winner], dispose, reason)
         except asyncio.CancelledError:
             # The caller leaves at the finish: the winner comes too late as well.
             if winner is not None:
-                await _dismiss([winner], dispose, None)
+                await dismiss([winner], dispose, None)
             raise
     if winner is None:
         return None
@@ -149,12 +149,12 @@ class _Race(Generic[Result]):
         return False
 
 
-async def _dismiss(
+async def dismiss(
     losers: Sequence[asyncio.Task[Result | None]],
     dispose: Callable[[Result], Awaitable[None]] | None,
     reason: str | None,
 ) -> None:
-    """Ends the losers and disposes of what they still brought; a cancellation is raised after."""
+    """Ends the losers and disposes of what they brought; a cancellation is raised after."""
     if not losers:
         return
     if dispose is None:
