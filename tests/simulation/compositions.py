@@ -162,7 +162,7 @@ class _Composer:
 
     def _retry(self) -> Retry:
         attempts = self._random.randrange(1, ATTEMPTS + 1)
-        return Retry(attempts, 0.1, PAUSE, Random(self._random.random()))
+        return Retry(attempts, 0.1, PAUSE, random=Random(self._random.random()))
 
     def _race(self, members: list[Any], names: list[str]) -> Any:
         delays: list[float | str] = [0.0, 0.02, 0.2, "p95"]

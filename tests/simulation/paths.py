@@ -89,7 +89,7 @@ async def simulate_paths(
         chaos = Chaos(f"{number} {seed}", dict.fromkeys(KINDS, share), 0.0 if healthy[-1] else 0.1)
         inner: PathInfoService = ChaosPathInfoService(store, chaos)
         inner = TimeoutPathInfoService(inner, Timeout(TIMEOUT))
-        inner = RetryPathInfoService(inner, Retry(ATTEMPTS, 0.1, PAUSE, Random(seed)))
+        inner = RetryPathInfoService(inner, Retry(ATTEMPTS, 0.1, PAUSE, random=Random(seed)))
         services.append(BreakerPathInfoService(inner, Breaker(FAILURES, OPEN)))
         stores.append(store)
     names = [f"member-{number}" for number in range(len(services))]

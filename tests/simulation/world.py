@@ -184,7 +184,7 @@ def _member(
     inner: BlobService = ChaosBlobService(store, chaos)
     inner = parts.metered(inner, metrics.node("blob", name))
     inner = parts.timeout(inner, Timeout(TIMEOUT))
-    retry = Retry(ATTEMPTS, 0.1, PAUSE, Random(random.random()))
+    retry = Retry(ATTEMPTS, 0.1, PAUSE, random=Random(random.random()))
     watched = Watched(RetryBlobService(inner, retry), name)
     changes: list[tuple[bool, float]] = []
     breaker = parts.breaker(
