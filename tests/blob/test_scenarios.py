@@ -44,29 +44,31 @@ async def test_a_follower_that_leaves_in_mid_blob_does_not_cancel_the_leader() -
 
 
 async def test_what_a_fill_found_in_near_is_not_evicted_before_it_ends(tmp_path: Path) -> None:
-    far = Scripted(piece=CHUNK)
-    parts = cut(DATA, CHUNK)
-    digest = far.hold(DATA, CHUNK)
-    shared = Digest.of(parts[0])
-    del far.blobs[shared]
-    far.waits_at = 0
+    far = Scripted(piece=CHUNK, waits_at=0)
+    # So short that each is one chunk, also as a file of its own.
+    data, size = noise(200 * 30 * KIB), 30 * KIB
+    digest = far.hold(data, size)
+    shared = cut(data, size)[:180]
+    for part in shared:
+        del far.blobs[Digest.of(part)]
     async with open_store(tmp_path / "state") as store:
-        await store.add("one", {b"chunk": File(parts[0])})
+        await store.add("one", {b"%d" % number: File(part) for number, part in enumerate(shared)})
         spool = tmp_path / "spool"
         spool.mkdir()
         cache = CachedBlobService(store.blobs, far, spool, store.pools, holds=store.holds)
-        reading = asyncio.create_task(cache.read(digest))
-        while not far.open_streams:
-            assert not reading.done()
-            await asyncio.sleep(0)
-        # It was found in near, which is the only place that has it.
-        assert shared not in far.read_digests
+        stream, came = await cache.open_read(digest), b""
+        assert stream is not None
+        while len(came) < 175 * size:
+            came += await anext(stream)
+        # They were found in near, which is the only place that has them.
+        assert not {Digest.of(part) for part in shared} & set(far.read_digests)
+        await store.time_passes()
         assert await store.evict("one") == 1
         far.go_on.set()
-        assert await reading == DATA
+        assert came + await stream.read_all() == data
         await asyncio.gather(*cache._fills._filling._tasks)
         await cache.aclose()
-        assert await store.blobs.read(digest) == DATA
+        assert await store.blobs.read(digest) == data
         assert await store.problems() == []
 
 

@@ -91,6 +91,7 @@ async def test_what_a_fill_has_kept_so_far_is_not_evicted_before_it_ends(tmp_pat
             await asyncio.sleep(0)
         # Nothing refers to what has come: neither a path, nor a root that is there.
         before = store.rows()["directories"]
+        await store.time_passes()
         await store.collector.collect()
         assert store.rows()["directories"] >= before
         far.go_on.set()

@@ -125,6 +125,7 @@ async def test_what_an_upload_shares_with_an_evicted_path_is_kept(tmp_path: Path
         front = front_for(store.path_infos, store.content, uploads, store.pools, tmp_path)
 
         async def the_first_is_evicted() -> None:
+            await store.time_passes()
             gone = await store.freeing.evict([first.narinfo.store_path.hash])
             evicted.extend(gone.paths)
             await store.collector.collect()

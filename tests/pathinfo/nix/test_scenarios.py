@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,10 @@ from tests.pathinfo.nix.house import (
 )
 from tests.pathinfo.samples import nar_of
 from tvixstore.blob import MemoryBlobService
+from tvixstore.castore import Directory
 from tvixstore.errors import CorruptData
-from tvixstore.pathinfo import CachedPathInfoService, MemoryPathInfoService, PathInfo
+from tvixstore.pathinfo import CachedPathInfoService, MemoryPathInfoService
 from tvixstore.pathinfo.nix import fill
-from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.tree import Content
 
 
@@ -85,19 +84,9 @@ async def test_a_store_that_fills_up_in_mid_nar_costs_the_keeping_and_no_byte(
     assert not house.is_empty
 
 
-@dataclass(eq=False)
-class Late(PathInfoWrapper):
-    """Before a path info gets to `inner`, `meanwhile` happens."""
-
-    meanwhile: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
-
-    async def put(self, info: PathInfo) -> PathInfo:
-        for happens in self.meanwhile:
-            await happens()
-        return await self.inner.put(info)
-
-
-async def test_what_a_nar_shares_with_an_evicted_path_is_kept(house: House, tmp_path: Path) -> None:
+async def test_what_a_nar_shares_with_an_evicted_path_is_kept(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = b"shared" * 100_000
     nar = nar_of({b"other": b"text", b"shared": shared})
     info = narinfo(nar)
@@ -109,12 +98,18 @@ async def test_what_a_nar_shares_with_an_evicted_path_is_kept(house: House, tmp_
         service = house.service(upstream)
         evicted: list[int] = []
 
-        async def it_is_evicted() -> None:
-            evicted.append(await store.evict("one"))
+        put_many = store.directories.put_many
 
-        late = Late(store.path_infos, meanwhile=[it_is_evicted])
+        async def late(directories: Sequence[Directory]) -> None:
+            """Its files are in, and nothing refers to them yet."""
+            if not evicted:
+                await store.time_passes()
+                evicted.append(await store.evict("one"))
+            await put_many(directories)
+
+        monkeypatch.setattr(store.directories, "put_many", late)
         description = await described(service, info)
-        stream = await opened_nar(service, description, into=late)
+        stream = await opened_nar(service, description, into=store.path_infos)
         assert await stream.read_all() == nar
         await settled(house)
         assert evicted == [1]
