@@ -150,7 +150,10 @@ async def test_two_tiers_that_share_a_member_under_limits_of_one_do_not_deadlock
         for _ in range(3):
             closures = [closure_of(cache, ROOT.digest) for _ in range(4)]
             assert await asyncio.gather(*closures) == [WHOLE] * 4
-            assert await cache.get(LEAF.digest) == LEAF
+            async with aclosing(cache.get_closure(ROOT.digest)) as closure:
+                # Somebody who reads from one tier what makes him ask the other.
+                async for each in closure:
+                    assert await mirror.get(each.digest) == each
             await asyncio.gather(*[mirror.put_many([LEAF, OTHER]) for _ in range(4)])
         await filled(cache)
     await cache.aclose()
