@@ -58,8 +58,26 @@ def test_check_says_ok_and_warns(tmp_path: Path) -> None:
     assert done.stdout == "compose.toml: ok\n"
     assert done.stderr == (
         "compose.toml: warning: [[substituters]] #1 (cache.example.org): unsigned: "
-        "whoever runs this cache decides what is in the paths it has\n"
+        "whoever runs this cache decides what is in the paths it has (unsigned)\n"
     )
+
+
+def test_a_strict_check_fails_on_warnings_and_counts_them(tmp_path: Path) -> None:
+    (tmp_path / "compose.toml").write_text(UNSIGNED)
+    done = run("compose", "check", "--strict", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    warning, end = done.stderr.splitlines()
+    assert warning.endswith("(unsigned)")
+    assert end == "tvix-store: compose.toml: 1 warning, and --strict lets none pass"
+    (tmp_path / "compose.toml").write_text(f"[daemon]\nnegative_ttl = '48h'\n{UNSIGNED}")
+    done = run("compose", "check", "--strict", cwd=tmp_path)
+    assert done.returncode == 1 and ": 2 warnings, and" in done.stderr
+
+
+def test_a_strict_check_of_a_file_without_warnings_says_ok(tmp_path: Path) -> None:
+    (tmp_path / "compose.toml").write_text("")
+    done = run("compose", "check", "--strict", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "compose.toml: ok\n", "")
 
 
 def test_check_tells_all_mistakes_and_fails(tmp_path: Path) -> None:

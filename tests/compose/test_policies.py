@@ -95,7 +95,7 @@ def test_faults_on_purpose_are_warned_of() -> None:
 def test_a_limit_that_waits_for_others_is_warned_of() -> None:
     limited = '[blobservices.root]\ntype = "limit"\ninner = "{}"\nconcurrency = 1\n'
     assert warnings(long(blobservices=limited.format("memory://"))) == []
-    race = '[blobservices.race]\ntype = "race"\nmembers = ["memory://"]\n'
+    race = '[blobservices.race]\ntype = "race"\nmembers = ["memory://", "memory://"]\n'
     (said,) = warnings(long(blobservices=limited.format("race") + race))
     assert said.startswith('[blobservices.root]: inner: "race" is no store itself')
 

@@ -42,7 +42,8 @@ def key_file(tmp_path: Path) -> Path:
 
 
 def warnings(folder: Path, text: str) -> list[str]:
-    return [str(warning) for warning in lint(load(folder, text))]
+    found = lint(load(folder, text))
+    return [str(warning).removesuffix(f" ({warning.rule})") for warning in found]
 
 
 @pytest.mark.parametrize("form", [LONG, SIGNED], ids=["long", "short"])

@@ -16,6 +16,7 @@ from tvixstore.castore import Node
 from tvixstore.directory import LocalDirectoryService
 from tvixstore.evict import Collector, StoredEdges, check
 from tvixstore.kv import DiskGuard, Freeing, Holds, LmdbEngine, References, StateDirectory
+from tvixstore.kv.freeing import GRACE
 from tvixstore.pathinfo import LastAccess, LocalPathInfoService, PathInfo
 from tvixstore.pools import Pools
 from tvixstore.streams import BytesStream
@@ -50,6 +51,16 @@ class LocalStore:
         evicted = await self.freeing.evict([store_path(name).hash for name in names])
         await self.collector.collect()
         return len(evicted.paths)
+
+    async def time_passes(self) -> None:
+        """So much that nothing is kept any more but what is referred to, and what sessions that are
+        still open hold."""
+        self.holds._recent.clear()
+        self.holds._older.clear()
+        now = self.references.now
+        self.references.now = lambda: now() + 2 * GRACE
+        await self.freeing.ripen()
+        self.references.now = now
 
     async def problems(self) -> list[str]:
         """What does not add up."""

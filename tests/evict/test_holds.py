@@ -16,7 +16,7 @@ from tvixstore.castore import DirectoryNode
 from tvixstore.errors import Incomplete
 from tvixstore.kv import PATH, Holds
 from tvixstore.kv.holds import GENERATION
-from tvixstore.kv.lmdb import Transaction
+from tvixstore.kv.lmdb_table import Transaction
 
 TREE: Tree = {b"a": {b"b": File(b"contents" * 20_000)}, b"c": File(b"small")}
 

@@ -16,7 +16,7 @@ import typer
 from tvixstore import __version__
 from tvixstore.cli.find import find, load
 from tvixstore.cli.keys import keys
-from tvixstore.errors import StoreError
+from tvixstore.errors import ConfigError, StoreError
 
 PROGRAM = "tvix-store"
 FAILED = 1
@@ -77,13 +77,20 @@ def daemon(compose: ComposeOption = None) -> None:
 
 
 @compose.command()
-def check(file: ComposeArgument = None) -> None:
+def check(
+    file: ComposeArgument = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on a warning, too.")] = False,
+) -> None:
     """Check a compose file: all its mistakes, and what else is to be said of it."""
     config = load(find(file))
     from tvixstore.compose import lint
 
-    for warning in lint(config):
+    warnings = lint(config)
+    for warning in warnings:
         typer.echo(f"{config.name}: warning: {warning}", err=True)
+    if strict and warnings:
+        count = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+        raise ConfigError(f"{config.name}: {count}, and --strict lets none pass")
     typer.echo(f"{config.name}: ok")
 
 

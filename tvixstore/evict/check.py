@@ -10,7 +10,7 @@ from pathlib import Path
 from tvixstore.errors import StoreError
 from tvixstore.kv import BLOB, DIRECTORY, References
 from tvixstore.kv.counts import CHUNK_FILES, ROW_TABLES, ROWS, count_in, weight
-from tvixstore.kv.lmdb import Transaction
+from tvixstore.kv.lmdb_table import Transaction
 from tvixstore.kv.references import object_in, owner, root_row
 from tvixstore.pools import Pools
 

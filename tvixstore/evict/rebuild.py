@@ -10,7 +10,7 @@ from typing import Final
 from tvixstore.errors import StoreError
 from tvixstore.kv import BLOB, DIRECTORY, References
 from tvixstore.kv.counts import CHUNK_FILES, ROW_TABLES, ROWS, time_row, weight
-from tvixstore.kv.lmdb import Transaction
+from tvixstore.kv.lmdb_table import Transaction
 from tvixstore.kv.references import object_in, owner, root_row
 from tvixstore.log import Logger
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tvixstore.kv.lmdb import LmdbTable
+from tvixstore.kv.lmdb_table import LmdbTable
 
 if TYPE_CHECKING:
     from tvixstore.kv.service import KeyValue

@@ -23,7 +23,8 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from tvixstore.kv.lmdb import LmdbEngine, LmdbTable, Transaction
+from tvixstore.kv.lmdb import LmdbEngine
+from tvixstore.kv.lmdb_table import LmdbTable, Transaction
 
 _COUNT: Final = struct.Struct("<I")
 _NONE: Final = _COUNT.pack(0)

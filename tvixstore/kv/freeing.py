@@ -15,7 +15,7 @@ from typing import Final
 from tvixstore.errors import StoreError
 from tvixstore.kv.counts import CHUNK_FILES, ROWS, time_in, weight
 from tvixstore.kv.holds import DIRECTORY, PATH
-from tvixstore.kv.lmdb import Database, Transaction
+from tvixstore.kv.lmdb_table import Database, Transaction
 from tvixstore.kv.references import References, node_key_in, object_in, owner
 from tvixstore.kv.steps import step
 

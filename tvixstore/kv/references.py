@@ -16,7 +16,8 @@ from tvixstore.castore import Digest, Node, encode_node
 from tvixstore.errors import StoreError
 from tvixstore.kv.counts import CHUNK_FILES, ROW_TABLES, ROWS, Counts, weight
 from tvixstore.kv.holds import BLOB, DIRECTORY, Holds, key_of
-from tvixstore.kv.lmdb import LmdbEngine, LmdbTable, Transaction
+from tvixstore.kv.lmdb import LmdbEngine
+from tvixstore.kv.lmdb_table import LmdbTable, Transaction
 from tvixstore.kv.service import Change
 
 _DIGEST_BYTES = 32

@@ -7,25 +7,15 @@ made once more, over a new one: everything here can be said twice.
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.exceptions import ProtocolError as CallError
-from h2.exceptions import ProtocolError
+from grpclib.exceptions import GRPCError
 
-from tvixstore.errors import (
-    CorruptData,
-    InvalidData,
-    ReadOnly,
-    StoreError,
-    Unavailable,
-    Unsupported,
-)
+from tvixstore.errors import CorruptData, Unavailable
 from tvixstore.log import Logger
 from tvixstore.policy.deadline import within
 from tvixstore.policy.outage import Outage
@@ -43,19 +33,8 @@ from tvixstore.rpc.client.call import (
 from tvixstore.rpc.client.identity import Identity
 from tvixstore.rpc.client.link import CONNECTIONS, Dial, Link, Links, dialer
 from tvixstore.rpc.client.paced import Sent, Served
-from tvixstore.rpc.methods import (
-    CALCULATE_NAR,
-    LIST_PINS,
-    PIN,
-    PUT_BLOB,
-    PUT_DIRECTORY,
-    PUT_PATH_INFO,
-    SNIX,
-    TVIX,
-    UNPIN,
-    VERIFY,
-    Method,
-)
+from tvixstore.rpc.client.refusals import LOST, refusals, why
+from tvixstore.rpc.methods import SNIX, TVIX, Method
 
 ProtocolName = Literal["auto", "tvix", "snix"]
 
@@ -65,21 +44,6 @@ Result = TypeVar("Result")
 
 # What a connection takes at most to come about, in seconds.
 CONNECT_TIMEOUT: Final = 10.0
-
-# What ends a call without a word of the peer's.
-_LOST: Final = (StreamTerminatedError, ProtocolError, CallError, OSError)
-# Calls that bring the peer something to judge, and what it may say against that.
-_JUDGED: Final = frozenset({PUT_BLOB, PUT_DIRECTORY, PUT_PATH_INFO, CALCULATE_NAR})
-_REFUSALS: Final[dict[Status, type[StoreError]]] = {
-    Status.INVALID_ARGUMENT: InvalidData,
-    Status.PERMISSION_DENIED: ReadOnly,
-}
-# Those of operators, whom it also tells what can never be.
-_ADMIN: Final = frozenset({PIN, UNPIN, LIST_PINS, VERIFY})
-_ADMIN_REFUSALS: Final = _REFUSALS | {
-    Status.FAILED_PRECONDITION: Unsupported,
-    Status.DATA_LOSS: CorruptData,
-}
 
 log = Logger("tvixstore.rpc.client.peer")
 
@@ -262,16 +226,16 @@ class Peer:
                 self._settled.discard(method.service)
             if error.status is Status.UNAUTHENTICATED:
                 self._note_refusal(True, error.message)
-            kind = _refusals(method).get(error.status)
+            kind = refusals(method).get(error.status)
             message = f": {error.message}" if error.message else ""
             raise (kind or Unavailable)(f"{self.name}: {error.status.name}{message}") from error
         except Timeout:
             raise Unavailable(f"{self.name}: no answer within {self.timeout:g} s") from None
         except CorruptData as error:
             raise CorruptData(f"{self.name}: {error}") from error
-        except _LOST as error:
+        except LOST as error:
             self._outage.failed(error)
-            raise Unavailable(f"{self.name} cannot be reached: {_why(error)}") from error
+            raise Unavailable(f"{self.name} cannot be reached: {why(error)}") from error
 
     def _names(self, method: Method[Any, Any]) -> list[str]:
         if method.packages != (TVIX, SNIX):
@@ -359,7 +323,7 @@ class Peer:
         fresh = await self._connect(link)
         try:
             return await attempt()
-        except _LOST:
+        except LOST:
             if fresh or link.connected:
                 raise
         await self._connect(link)
@@ -372,16 +336,3 @@ class Peer:
             await replies.aclose()
             raise
         return Served(self, replies, lambda: self._links.release(link))
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not to be trusted: {error.verify_message} (see ca_file)"
-    said = error.strerror if isinstance(error, OSError) else None
-    return said or str(error) or type(error).__name__
-
-
-def _refusals(method: Method[Any, Any] | None) -> Mapping[Status, type[StoreError]]:
-    if method in _ADMIN:
-        return _ADMIN_REFUSALS
-    return _REFUSALS if method in _JUDGED else {}
