@@ -18,6 +18,7 @@ from tvixstore.compose.make_policies import (
     limit_of,
     placement_of,
     retry_of,
+    shown,
     timeout_of,
 )
 from tvixstore.compose.nodes import (
@@ -153,7 +154,7 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> PathInfoService:
 
 def _shown(members: Sequence[str]) -> list[str]:
     """What members are called in logs and errors: `mirror`, not `mirror/breaker`."""
-    return [member.partition("/")[0] for member in members]
+    return [shown(member) for member in members]
 
 
 def _race(builder: Builder, name: str, node: RaceNode) -> PathInfoService:
@@ -175,7 +176,7 @@ def _retry(builder: Builder, name: str, node: RetryNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
     if (health := builder.upstream_below(node.inner)) is not None:
         health.attempts = node.attempts
-    return RetryPathInfoService(inner, retry_of(node))
+    return RetryPathInfoService(inner, retry_of(name, node))
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:

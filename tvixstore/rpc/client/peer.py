@@ -18,6 +18,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.exceptions import ProtocolError as CallError
 from h2.exceptions import ProtocolError
 
+from tvixstore.activity import Waiting
 from tvixstore.errors import (
     CorruptData,
     InvalidData,
@@ -284,7 +285,7 @@ class Peer:
         self, method: Method[Any, Any], call: Callable[[str], Awaitable[Result]]
     ) -> Result | None:
         """What `call` comes to by the first of the method's names that the peer knows."""
-        with self.troubles(method):
+        with Waiting("lookup", method.name, self.name), self.troubles(method):
             for package in list(self._names(method)):
                 path = method.path(package)
                 if self._is_unknown(path):
