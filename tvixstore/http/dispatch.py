@@ -54,13 +54,19 @@ class Dispatcher:
 
     def __init__(self, front: HttpFront) -> None:
         self.running: set[asyncio.Task[None]] = set()
-        self.draining = False
+        # Set when the door is about to close.
+        self.ended = asyncio.Event()
         self.limits = front.limits
         self._front = front
         self._texts = NarInfoTexts(front.nar_compression)
         self._meter = FrontMeter(front.metrics, "http")
         self._numbers = count(1)
         self._crowds = Seldom(_log, "limit.reached")
+        front.activity.requests["http"] = lambda: len(self.running)
+
+    @property
+    def draining(self) -> bool:
+        return self.ended.is_set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The handler that aiohttp calls. The response is on the wire when it returns."""
@@ -119,9 +125,7 @@ class Dispatcher:
         except InvalidData as error:
             return invalid(str(error))
         incoming = Incoming(request)
-        call = Call(
-            self._front, self._texts, request.method, request.headers, incoming, self.draining
-        )
+        call = Call(self._front, self._texts, request.method, request.headers, incoming, self.ended)
         try:
             return self._for_its_reader(await method.answer(call, wanted))
         except SlowClient as error:
@@ -199,6 +203,8 @@ class Dispatcher:
             # Closes the stream even if the headers do not get out.
             async with stream:
                 await response.prepare(request)
+                if answer.endless:
+                    _take(account, answer)
                 await sender.send(stream)
                 await response.write_eof()
             _take(account, answer)

@@ -53,7 +53,7 @@ class HttpServer:
         Those that are left then are cancelled. On the connections that there are, `/readyz` says
         503 meanwhile, and each response is the last one.
         """
-        self._dispatcher.draining = True
+        self._dispatcher.ended.set()
         self._door.close()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._drain_timeout
@@ -69,7 +69,7 @@ class HttpServer:
         if self._closed:
             return
         self._closed = True
-        self._dispatcher.draining = True
+        self._dispatcher.ended.set()
         self._door.close()
         await self._cancel_running()
         await self._connections.close()
