@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from tvixstore.activity.registry import MOST_WATCHERS, Activity
 
-# Seconds from one snapshot to the next. A peer that hears nothing for 30 thinks that nobody is there.
+# Seconds from one snapshot to the next. A peer that hears nothing for 30 s thinks nobody is there.
 SHORTEST: Final = 0.2
 LONGEST: Final = 20.0
 
