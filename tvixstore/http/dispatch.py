@@ -56,6 +56,8 @@ class Dispatcher:
         self.running: set[asyncio.Task[None]] = set()
         # Set when the door is about to close.
         self.ended = asyncio.Event()
+        # Set when the last request is over, after that.
+        self.drained = asyncio.Event()
         self.limits = front.limits
         self._front = front
         self._texts = NarInfoTexts(front.nar_compression)
@@ -81,6 +83,8 @@ class Dispatcher:
             return await self._send(request, answer, account)
         finally:
             self.running.discard(task)
+            if not self.running and self.ended.is_set():
+                self.drained.set()
             self._settle(account, perf_counter() - began)
 
     def refuse(self, status: int, reason: str) -> web.StreamResponse:
@@ -171,7 +175,7 @@ class Dispatcher:
             _take(account, answer)
             return ready.SENT
         response = _response_of(answer)
-        if self.draining or _waits_to_be_asked(request):
+        if self.draining or answer.endless or _waits_to_be_asked(request):
             # Whoever asked before he sent his body, and was told no, sends none of it now.
             response.force_close()
         if answer.stream is not None:

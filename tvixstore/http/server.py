@@ -55,14 +55,14 @@ class HttpServer:
         """
         self._dispatcher.ended.set()
         self._door.close()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._drain_timeout
-        while running := set(self._dispatcher.running):
-            if (left := until - loop.time()) <= 0:
+        # Not until their tasks end: those are of connections, which clients may keep.
+        if running := self._dispatcher.running:
+            try:
+                async with asyncio.timeout(self._drain_timeout):
+                    await self._dispatcher.drained.wait()
+            except TimeoutError:
                 _log.warning("drain.cancelled", count=len(running))
                 await self._cancel_running()
-                return
-            await asyncio.wait(running, timeout=left)
 
     async def aclose(self) -> None:
         """Cancels what still runs, and closes the connections once what was written has left."""

@@ -15,7 +15,7 @@ _AHEAD: Final = 4
 
 async def watch(peer: Peer, every: float) -> AsyncGenerator[dict[str, Any], None]:
     """Snapshots of what `peer`, a daemon of ours, is doing, `every` so many seconds; the first at
-    once. Ends when the daemon does so in good order."""
+    once. Ends when the daemon does, or raises `Unavailable` then."""
     replies = await peer.serve(WATCH, every, _AHEAD)
     if replies is None:
         raise CorruptData(f"{peer.name}: what it is doing is not found")
