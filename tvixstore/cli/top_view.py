@@ -112,7 +112,7 @@ def header(place: str, snapshot: Snapshot) -> list[str]:
         names.append("…")
     down = f", {snapshot.how_many_down} down: {', '.join(names)}" if names else ""
     return [
-        f"{place}  {snapshot.running} fills  {human(snapshot.rate)}/s",
+        f"{place}  {_counted(snapshot.running, 'fill')}  {human(snapshot.rate)}/s",
         f"requests: {requests or 'none'}  upstreams: {snapshot.up} up{down}",
     ]
 
@@ -131,11 +131,15 @@ def _line(fill: Fill, now: float) -> str:
         f"from {fill.source}" if fill.source else "",
         done(fill),
         f"{human(fill.rate)}/s",
-        f"{fill.readers} readers",
+        _counted(fill.readers, "reader"),
         f"for {age(now - fill.started)}",
         "" if fill.reason is None else f"({fill.reason})",
     )
     return "  ".join(part for part in parts if part)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def screen(
