@@ -95,6 +95,6 @@ def test_an_interval_that_is_left_out_is_a_second_and_others_are_bounded() -> No
 @pytest.mark.parametrize("document", ["", "[]", "1", "{"])
 def test_what_is_no_snapshot_is_corrupt(document: str) -> None:
     peer = Peer.at("grpc+http://127.0.0.1:1")
-    with pytest.raises(CorruptData, match="its snapshot is no JSON"):
+    with pytest.raises(CorruptData, match="cannot be read: this is not"):
         _parsed(peer, document)
     assert _parsed(peer, json.dumps({"a": 1})) == {"a": 1}

@@ -21,6 +21,7 @@ _MOST_NAMES: Final = 5
 _WIDEST_NAME: Final = 20
 _HASH: Final = 32
 _DIGEST: Final = 12
+_MOST: Final = 1 << 63
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -71,13 +72,13 @@ def read_snapshot(document: Mapping[str, Any]) -> Snapshot:
         return Snapshot(
             time=float(document["time"]),
             fills=tuple(_read_fill(each) for each in document["fills"]),
-            left_out=int(document.get("left_out", 0)),
-            running=int(totals.get("fills", 0)),
+            left_out=_count(document.get("left_out", 0)),
+            running=_count(totals.get("fills", 0)),
             rate=float(totals.get("rate", 0)),
-            requests={_clean(k): int(v) for k, v in dict(totals.get("requests", {})).items()},
-            up=int(totals.get("upstreams_up", 0)),
+            requests={_clean(k): _count(v) for k, v in dict(totals.get("requests", {})).items()},
+            up=_count(totals.get("upstreams_up", 0)),
             down=tuple(_clean(name) for name in document.get("down", ())),
-            how_many_down=int(totals.get("upstreams_down", 0)),
+            how_many_down=_count(totals.get("upstreams_down", 0)),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InvalidData(f"is no snapshot of a daemon: {error!r}") from error
@@ -91,12 +92,20 @@ def _read_fill(told: Mapping[str, Any]) -> Fill:
         source=_clean(told.get("source", "")),
         phase=_clean(told["phase"]),
         reason=None if reason is None else _clean(reason),
-        bytes=int(told.get("bytes", 0)),
-        total=None if total is None else int(total),
+        bytes=_count(told.get("bytes", 0)),
+        total=None if total is None else _count(total),
         rate=float(told.get("rate", 0)),
-        readers=int(told.get("readers", 0)),
+        readers=_count(told.get("readers", 0)),
         started=float(told.get("started", 0)),
     )
+
+
+def _count(value: Any) -> int:
+    """A number that can be shown."""
+    number = int(value)
+    if not 0 <= number < _MOST:
+        raise ValueError(f"{str(number)[:20]} is out of range")
+    return number
 
 
 def _clean(text: object) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
-from tvixstore.errors import CorruptData
+from tvixstore.errors import CorruptData, InvalidData
+from tvixstore.nix.json_text import parse_object
 from tvixstore.rpc.client.peer import Peer
 from tvixstore.rpc.methods import WATCH
 
@@ -26,9 +26,6 @@ async def watch(peer: Peer, every: float) -> AsyncGenerator[dict[str, Any], None
 
 def _parsed(peer: Peer, document: str) -> dict[str, Any]:
     try:
-        snapshot = json.loads(document)
-    except ValueError as error:
-        raise CorruptData(f"{peer.name}: its snapshot is no JSON: {error}") from error
-    if not isinstance(snapshot, dict):
-        raise CorruptData(f"{peer.name}: its snapshot is no JSON object")
-    return snapshot
+        return parse_object(document.encode())
+    except InvalidData as error:
+        raise CorruptData(f"{peer.name}: what it does cannot be read: {error}") from error
