@@ -8,16 +8,17 @@ Importing this costs nothing: what is behind `open` is imported when it is calle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from os import PathLike
 
+    from tvixstore.activity import Progress
     from tvixstore.library import Store
 
-__all__ = ["Store", "__version__", "loads", "open"]
+__all__ = ["Progress", "Store", "__version__", "loads", "open", "progress"]
 
 __version__ = "0.1.0"
 
@@ -44,10 +45,32 @@ def loads(
     return open_text(text, folder)
 
 
+def progress(
+    callback: Callable[[Progress], None], every: float = 0.5
+) -> AbstractContextManager[None]:
+    """Has `callback` told of what the calls of a store's services inside wait for.
+
+        with tvixstore.progress(lambda each: print(each.source, each.phase, each.bytes)):
+            info = await store.path_infos.get(path_hash)
+
+    It is called from the event loop: for each thing that is waited for when that begins, whenever
+    its phase changes, every so many seconds meanwhile, and when it is over (`Progress.over`). Tasks
+    that are started inside are included. It must not block; an exception of its own is logged, and
+    it is not called again.
+    """
+    from tvixstore.activity import watching
+
+    return watching(callback, every)
+
+
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        """`Store`, for those who annotate with it while they run."""
+        """`Store` and `Progress`, for those who annotate with them while they run."""
+        if name == "Progress":
+            from tvixstore.activity import Progress
+
+            return Progress
         if name == "Store":
             from tvixstore.library import Store
 

@@ -11,6 +11,7 @@ from tests.fuzz.wire import form
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pin
 from tvixstore.pathinfo.pins import decode_pin, encode_pin
+from tvixstore.rpc import activity_messages
 from tvixstore.rpc import admin_messages as messages
 from tvixstore.upkeep import (
     KINDS,
@@ -44,6 +45,8 @@ ADMINISTRATION: dict[str, Target[Any]] = {
         Finding(KINDS[0], "key", "reason", OUTCOMES[0]),
         Summary(),
     ),
+    "watch": form(activity_messages.WATCH, 0.5, 20.0),
+    "activity-snapshot": form(activity_messages.SNAPSHOT, '{"time":1}'),
     "pin-row": Target(
         _decode_pin,
         [encode_pin(_PIN)[9:]],

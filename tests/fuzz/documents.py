@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.fuzz.target import Target, of_text
+from tvixstore.cli.top_view import Snapshot, lines, read_snapshot
+from tvixstore.nix.json_text import parse_object
 from tvixstore.transfer.documents import parse_document
 from tvixstore.transfer.wanted import Wanted, parse_wanted
 
@@ -17,7 +19,28 @@ def _document_law(data: bytes, wanted: list[Wanted]) -> None:
     assert all(len(each.hash) == 20 for each in wanted)
 
 
+def _snapshot_law(data: bytes, snapshot: Snapshot) -> None:
+    assert all(line.isprintable() for line in lines("", snapshot))
+
+
 DOCUMENTS: dict[str, Target[Any]] = {
+    "snapshot": Target(
+        lambda data: read_snapshot(parse_object(data)),
+        [
+            (
+                b'{"time":1.5,"fills":[{"kind":"nar","what":"x","source":"m","phase":"waiting",'
+                b'"reason":"r","bytes":5,"total":10,"rate":7,"readers":1,"started":1}],'
+                b'"left_out":1,'
+                b'"totals":{"fills":2,"rate":7,"requests":{"http":1},"upstreams_up":1},'
+                b'"down":["y"]}'
+            ),
+            b'{"time":0,"fills":[]}',
+            b"[" * 2000,
+        ],
+        _snapshot_law,
+        words=(b"null", b"Infinity", b"NaN", b"1e999", b"\\u001b[2J", b'"totals":', b"-1"),
+        memory=8 << 20,
+    ),
     "path-list": Target(
         lambda data: parse_document(data, "-"),
         [

@@ -21,7 +21,8 @@ from tests.cli.test_app import environment
 from tests.compose.test_load import KEY
 from tests.library.stores import LOCAL, content_of, put
 from tests.pathinfo.samples import TRUSTED, Sample, store_path
-from tests.support.upstream_server import UpstreamServer
+from tests.support.caches import files_of, make_path
+from tests.support.upstream_server import Reply, UpstreamServer
 from tvixstore.compose import load_text
 from tvixstore.compose.composition import Composition
 from tvixstore.errors import StoreError
@@ -135,6 +136,33 @@ async def test_the_script_says_what_it_copied(tmp_path: Path) -> None:
     assert (script.returncode, *printed) == (0, f"{path}\n".encode(), b"")
     async with tvixstore.open(target) as store:
         assert await store.path_infos.get(path.hash) is not None
+
+
+async def test_a_program_says_what_it_waits_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_path("slow", TRUSTED, size=1_000_000)
+    absent = store_path("absent")
+    async with UpstreamServer() as world:
+        for target, body in files_of([path]).items():
+            world.on(target, Reply(body=body))
+        text = (
+            f'[[substituters]]\nurl = "{world.url}"\nname = "world"\n'
+            f'public_keys = ["{TRUSTED.public_key}"]\n'
+        )
+        async with tvixstore.loads(text, folder=tmp_path) as store:
+            wanted = [path.narinfo.store_path, absent]
+            assert await example("fetch_with_progress").fetch(store, wanted) == [absent]
+            lines = capsys.readouterr().err.splitlines()
+            assert await example("fetch_with_progress").fetch(store, wanted[:1]) == []
+            assert capsys.readouterr().err == "", "what is there is not waited for"
+    name = path.narinfo.store_path.base_name
+    ours = [line.removeprefix(f"{name}: ") for line in lines if line.startswith(name)]
+    phases = list(dict.fromkeys(line.partition(",")[0] for line in ours))
+    assert phases == ["waiting", "connecting", "downloading", "ingesting", "done"]
+    assert ours[-1].startswith("done, from world; 100 % at ")
+    assert f"{path.digits}: asking, from world" in lines
+    assert f"{absent.digits}: absent, from world" in lines
 
 
 @asynccontextmanager

@@ -101,5 +101,7 @@ def test_importing_it_costs_nothing() -> None:
 
 def test_it_has_nothing_that_is_not_its_own() -> None:
     assert run("import tvixstore; print(tvixstore.Store.__module__)") == "tvixstore.library\n"
+    script = "import tvixstore; print(tvixstore.Progress.__module__)"
+    assert run(script) == "tvixstore.activity.progress\n"
     with pytest.raises(AttributeError, match="no attribute 'shop'"):
         getattr(tvixstore, "shop")  # noqa: B009 (mypy would be right to object)

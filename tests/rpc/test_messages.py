@@ -20,7 +20,7 @@ from tvixstore.errors import InvalidData
 from tvixstore.nar import NarIdentity
 from tvixstore.nix import Signature, StorePath
 from tvixstore.pathinfo import Description, PathInfo, Pin
-from tvixstore.rpc import admin_messages, messages
+from tvixstore.rpc import activity_messages, admin_messages, messages
 from tvixstore.rpc.codec import WireCodec
 from tvixstore.rpc.messages import Describe, Form, GetDirectory, OpenNar, StatBlob
 from tvixstore.upkeep import (
@@ -140,6 +140,18 @@ FORMS: dict[str, tuple[Form[Any], st.SearchStrategy[Any], type[betterproto2.Mess
             "tvixstore.v1.VerifyRequest",
         ),
         (admin_messages.EVENT, events, ours.VerifyEvent, "tvixstore.v1.VerifyEvent"),
+        (
+            activity_messages.WATCH,
+            st.integers(200, 20_000).map(lambda milliseconds: milliseconds / 1000),
+            ours.WatchRequest,
+            "tvixstore.v1.WatchRequest",
+        ),
+        (
+            activity_messages.SNAPSHOT,
+            st.text(),
+            ours.ActivitySnapshot,
+            "tvixstore.v1.ActivitySnapshot",
+        ),
     )
 }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from tvixstore.activity import Activity, following
 from tvixstore.blob.fill import BlobFills, FilledStream
 from tvixstore.blob.service import BlobService, BlobWriter, Chunk
 from tvixstore.blob.verify import VerifyBlobService
@@ -44,6 +45,9 @@ class CachedBlobService(BlobService):
     metrics: Metrics | None = field(default=None, repr=False)
     # Keep in near what fills find there.
     holds: Holds | None = field(default=None, repr=False)
+    # What far is called, and where those who look see what is under way.
+    source: str = field(default="", repr=False)
+    activity: Activity = field(default_factory=Activity, repr=False)
     _checked: VerifyBlobService = field(init=False, repr=False)
     _fills: BlobFills = field(init=False, repr=False)
     _reading: Outage = field(init=False, repr=False)
@@ -58,6 +62,8 @@ class CachedBlobService(BlobService):
             self._checked.know,
             self.metrics,
             self.holds,
+            self.source,
+            self.activity,
         )
         self._reading = Outage(log, "cache.near_unreadable", "cache.near_readable")
 
@@ -140,9 +146,11 @@ class CachedBlobService(BlobService):
             await filled.aclose()
             return None
         # A part is read by chunks that were verified with the whole: in near, once it is there.
-        if not await fill.found():
-            return None
-        if await fill.kept():
+        with following(fill.work, joined=fill.is_joined()):
+            if not await fill.found():
+                return None
+            kept = await fill.kept()
+        if kept:
             try:
                 stream = await self.near.open_read(digest, offset, length, size)
             except _FAILURES as error:

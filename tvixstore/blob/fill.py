@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tvixstore.activity import Activity, follow
 from tvixstore.blob.checked import CheckedStream
 from tvixstore.blob.outline import PIECE, Outline, outline_of, size_of
 from tvixstore.blob.read_ahead import ReadAhead
@@ -44,7 +45,7 @@ class BlobFill(Fill):
     """One blob on its way in."""
 
     def __init__(self, fills: BlobFills, digest: Digest, size: int | None) -> None:
-        super().__init__(f"blob {digest}")
+        super().__init__(f"blob {digest}", fills.source)
         self.digest = digest
         self.spool = Spool(fills.directory, fills.pools.files, on_idle=self.check_idle)
         self._fills = fills
@@ -95,11 +96,14 @@ class BlobFill(Fill):
         ) as checked:
             await checked.ready()
             self._present = True
+            self.work.enter("downloading")
             self.tell()
             await self._begin_to_keep(outline)
             async for piece in checked:
                 await self._take(piece)
         self.spool.finish()
+        if not self.passing:
+            self.work.enter("ingesting")
         return "done" if await self._publish() else "passed"
 
     async def _open(self, outline: Outline | None) -> ByteStream | None:
@@ -202,11 +206,15 @@ class BlobFill(Fill):
 
     def _pass_through(self) -> None:
         self.passing = True
+        self.work.enter("passing")
         self.spool.pass_through()
         self.tell()
 
     def _left(self) -> int | None:
         return None if self._total is None else self._total - self.spool.size
+
+    def _came(self) -> int:
+        return self.spool.size
 
     def _readers(self) -> int:
         return self.spool.readers
@@ -234,12 +242,15 @@ class BlobFills:
     on_right: Callable[[Digest, Outline], None]
     metrics: Metrics | None = None
     holds: Holds | None = None
+    # What far is called, and where those who look see what is under way.
+    source: str = ""
+    activity: Activity = field(default_factory=Activity)
     keeping: Outage = field(
         default_factory=lambda: Outage(log, "cache.near_unwritable", "cache.near_writable")
     )
 
     def __post_init__(self) -> None:
-        self._filling: Filling[Digest, BlobFill] = Filling(self.metrics)
+        self._filling: Filling[Digest, BlobFill] = Filling(self.metrics, self.activity)
 
     def of(self, digest: Digest, size: int | None) -> BlobFill:
         """The fill of that blob that is under way, or a new one. `size` is a hint."""
@@ -265,6 +276,7 @@ class FilledStream(ByteStream):
         self._resume = resume
         self._reader = fill.spool.open_reader()
         self._stream: ByteStream = self._reader
+        self._follows = follow(fill.work, joined=fill.is_joined())
 
     async def ready(self) -> bool:
         """Waits for the first byte; `False` if there is no such blob. Raises what broke."""
@@ -284,5 +296,7 @@ class FilledStream(ByteStream):
             return await self._stream.__anext__()
 
     async def aclose(self) -> None:
+        if self._follows is not None:
+            self._follows.close()
         await self._stream.aclose()
         await self._reader.aclose()

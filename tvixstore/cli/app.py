@@ -109,10 +109,12 @@ def _register() -> None:
     from tvixstore.cli.copy import copy
     from tvixstore.cli.info import info
     from tvixstore.cli.pins import pin, pins, unpin
+    from tvixstore.cli.top import top
     from tvixstore.cli.verify import verify
 
     app.command()(copy)
     app.command()(info)
+    app.command()(top)
     for command in (pin, unpin, pins, verify):
         app.command()(command)
 

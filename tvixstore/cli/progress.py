@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tvixstore.activity import Progress as Waited
+from tvixstore.activity import watching as waited_for
 from tvixstore.transfer import Outcome, Report, Watcher
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def watching(*, quiet: bool) -> Iterator[Watcher]:
     if quiet:
         yield Watcher()
     elif sys.stderr.isatty():
-        with _bars() as bars:
+        with _bars() as bars, waited_for(bars.waits):
             yield bars
     else:
         yield Lines()
@@ -54,6 +56,19 @@ class Bars(Watcher):
         # What is on its way, with how much of it has been counted.
         self._counted: dict[bytes, int] = {}
         self._names: dict[bytes, str] = {}
+        # What a composition of our own waits for.
+        self._waits: dict[tuple[str, str], str] = {}
+
+    def waits(self, waited: Waited) -> None:
+        """What is waited for now; questions, of which there are very many, apart."""
+        if waited.kind == "lookup":
+            return
+        key = waited.kind, waited.what or waited.source
+        self._waits.pop(key, None)
+        if not waited.over:
+            share = f" {waited.bytes / waited.total:.0%}" if waited.total else ""
+            self._waits[key] = f"{waited.phase}{share} from {waited.source}"
+        self._show()
 
     def planned(self, paths: int, size: int) -> None:
         self._paths = paths
@@ -86,6 +101,8 @@ class Bars(Watcher):
 
     def _show(self) -> None:
         current = next(reversed(self._names.values()), "")
+        if self._waits:
+            current = f"{current} ({next(reversed(self._waits.values()))})".lstrip()
         self._progress.update(
             self._task, paths=f"{self._done}/{self._paths} paths", current=current
         )

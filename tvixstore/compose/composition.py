@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tvixstore import __version__
+from tvixstore.activity import Activity
 from tvixstore.castore import SizeRule
 from tvixstore.compose.beside import beside
 from tvixstore.compose.build import Builder
@@ -56,6 +57,7 @@ class Composition:
         pools: Pools,
         upstreams: list[UpstreamHealth],
         upkeep: Upkeep | None,
+        activity: Activity,
         closing: AsyncExitStack,
         forget_absences: Callable[[], None] = lambda: None,
     ) -> None:
@@ -73,6 +75,8 @@ class Composition:
         self.pools = pools
         # Of what is kept in `state`.
         self.upkeep = upkeep
+        # What is under way in it.
+        self.activity = activity
         self._upstreams = upstreams
         self._closing = closing
         # Has every node forget what it remembers as absent.
@@ -107,6 +111,7 @@ class Composition:
                 spool = Path(closing.enter_context(TemporaryDirectory(prefix="tvixstore-")))
             remembered = RememberedAnswers(_table(engine, "remembered"))
             closing.push_async_callback(remembered.aclose)
+            activity = Activity()
             fills = Fills(
                 spool,
                 pools,
@@ -115,6 +120,7 @@ class Composition:
                 max_downloads=config.daemon.max_downloads,
                 verify_ahead=config.daemon.verify_ahead,
                 sizes=SizeRule(config.daemon.directory_sizes),
+                activity=activity,
             )
             # Closed from the last to the first: no new fills, then none, then no connections.
             closing_upstreams = await closing.enter_async_context(AsyncExitStack())
@@ -143,7 +149,7 @@ class Composition:
             uploads = Uploads(kept.table, kept.roots)
             closing.push_async_callback(uploads.aclose)
             inbox = Inbox(
-                Receiver(content, pools, spool, sizes),
+                Receiver(content, pools, spool, sizes, activity),
                 uploads,
                 KeyRing(required) if required else None,
             )
@@ -152,6 +158,7 @@ class Composition:
             for peer in builder.connecting:
                 await peer.connect()
             upstreams = list(builder.health.values())
+            activity.upstreams = lambda: upstreams
             summing = asyncio.create_task(sum_up(upstreams), name="sum up upstreams")
             sweeping = asyncio.create_task(uploads.keep_sweeping(), name="sweep uploads")
             closing.push_async_callback(end, [summing, sweeping])
@@ -166,6 +173,7 @@ class Composition:
                 pools,
                 upstreams,
                 upkeep,
+                activity,
                 closing.pop_all(),
                 builder.forget_absences,
             )

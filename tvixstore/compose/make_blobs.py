@@ -91,7 +91,14 @@ def _objectstore(builder: Builder, name: str, node: ObjectStoreNode) -> BlobServ
 def _cache(builder: Builder, name: str, node: CacheNode) -> BlobService:
     near, far = builder.blobs(node.near), builder.blobs(node.far)
     service = CachedBlobService(
-        near, far, builder.spool, builder.pools, builder.metrics, builder.stores.holds
+        near,
+        far,
+        builder.spool,
+        builder.pools,
+        builder.metrics,
+        builder.stores.holds,
+        node.far,
+        builder.fills.activity,
     )
     builder.closing_services.push_async_callback(service.aclose)
     return service
@@ -119,7 +126,7 @@ def _timeout(builder: Builder, name: str, node: TimeoutNode) -> BlobService:
 
 
 def _retry(builder: Builder, name: str, node: RetryNode) -> BlobService:
-    return RetryBlobService(builder.blobs(node.inner), retry_of(node))
+    return RetryBlobService(builder.blobs(node.inner), retry_of(name, node))
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> BlobService:

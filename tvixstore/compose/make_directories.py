@@ -75,7 +75,9 @@ def _local(builder: Builder, name: str, node: LocalNode) -> DirectoryService:
 
 def _cache(builder: Builder, name: str, node: CacheNode) -> DirectoryService:
     near, far = builder.directories(node.near), builder.directories(node.far)
-    service = CachedDirectoryService(near, far, builder.metrics, builder.stores.holds)
+    service = CachedDirectoryService(
+        near, far, builder.metrics, builder.stores.holds, node.far, builder.fills.activity
+    )
     builder.closing_services.push_async_callback(service.aclose)
     return service
 
@@ -104,7 +106,7 @@ def _timeout(builder: Builder, name: str, node: TimeoutNode) -> DirectoryService
 
 
 def _retry(builder: Builder, name: str, node: RetryNode) -> DirectoryService:
-    return RetryDirectoryService(builder.directories(node.inner), retry_of(node))
+    return RetryDirectoryService(builder.directories(node.inner), retry_of(name, node))
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> DirectoryService:

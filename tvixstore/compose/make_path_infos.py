@@ -19,6 +19,7 @@ from tvixstore.compose.make_policies import (
     limit_of,
     placement_of,
     retry_of,
+    shown,
     timeout_of,
 )
 from tvixstore.compose.nodes import (
@@ -155,7 +156,7 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> PathInfoService:
 
 def _shown(members: Sequence[str]) -> list[str]:
     """What members are called in logs and errors: `mirror`, not `mirror/breaker`."""
-    return [member.partition("/")[0] for member in members]
+    return [shown(member) for member in members]
 
 
 def _race(builder: Builder, name: str, node: RaceNode) -> PathInfoService:
@@ -178,7 +179,7 @@ def _retry(builder: Builder, name: str, node: RetryNode) -> PathInfoService:
     if (health := builder.upstream_below(node.inner)) is not None:
         health.attempts = node.attempts
     # Somebody else may have it, and is waited for no longer than for one connection.
-    return RetryPathInfoService(inner, replace(retry_of(node), reconnects=False))
+    return RetryPathInfoService(inner, replace(retry_of(name, node), reconnects=False))
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:

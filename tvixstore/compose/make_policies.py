@@ -38,8 +38,13 @@ def timeout_of(builder: Builder, kind: Kind, node: TimeoutNode) -> Timeout:
     return Timeout(min(node.attempt, node.overall))
 
 
-def retry_of(node: RetryNode) -> Retry:
-    return Retry(node.attempts, node.min_delay, node.max_delay)
+def retry_of(name: str, node: RetryNode) -> Retry:
+    return Retry(node.attempts, node.min_delay, node.max_delay, name=shown(name))
+
+
+def shown(member: str) -> str:
+    """What a node is called in logs and errors: `mirror`, not `mirror/breaker`."""
+    return member.partition("/")[0]
 
 
 def breaker_of(
@@ -56,7 +61,7 @@ def breaker_of(
         else:
             log.info("breaker.closed", node=name, kind=kind)
 
-    return Breaker(node.failures, node.open, on_change=on_change or changed)
+    return Breaker(node.failures, node.open, on_change=on_change or changed, name=shown(name))
 
 
 def hedging_of(node: RaceNode) -> Hedging:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
+from tvixstore.activity import Activity
 from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory.fill import ClosureFills
 from tvixstore.directory.service import DirectoryPutter, DirectoryService
@@ -38,6 +39,9 @@ class CachedDirectoryService(DirectoryService):
     metrics: Metrics | None = field(default=None, repr=False)
     # Keep in near what fills find there.
     holds: Holds | None = field(default=None, repr=False)
+    # What far is called, and where those who look see what is under way.
+    source: str = field(default="", repr=False)
+    activity: Activity = field(default_factory=Activity, repr=False)
     _fills: ClosureFills = field(init=False, repr=False)
     _checked: VerifyDirectoryService = field(init=False, repr=False)
     _fetching: SingleFlight[Digest, Directory | None] = field(
@@ -46,7 +50,9 @@ class CachedDirectoryService(DirectoryService):
     _reading: Outage = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._fills = ClosureFills(self.near, self.far, self.metrics, self.holds)
+        self._fills = ClosureFills(
+            self.near, self.far, self.metrics, self.holds, self.source, self.activity
+        )
         self._checked = VerifyDirectoryService(self.far)
         self._reading = Outage(log, "cache.near_unreadable", "cache.near_readable")
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 
+from tvixstore.activity import Activity, follow
 from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory.closure import Turns, checked_closure, children_first
 from tvixstore.directory.service import DirectoryService
@@ -34,7 +35,7 @@ class ClosureFill(Fill):
     """The closure of one root on its way in."""
 
     def __init__(self, fills: ClosureFills, root: Digest) -> None:
-        super().__init__(f"closure {root}")
+        super().__init__(f"closure {root}", fills.source)
         self.root = root
         # All that came, in order; and those of them that are still held, by their place.
         self.order: list[Digest] = []
@@ -83,6 +84,8 @@ class ClosureFill(Fill):
             async for directory in closure:
                 self._held[len(self.order)] = directory
                 self._entries += _weight(directory)
+                if not self.order:
+                    self.work.enter("downloading")
                 self.order.append(directory.digest)
                 self.tell()
                 if self._entries >= most and not self.passing:
@@ -93,6 +96,8 @@ class ClosureFill(Fill):
         self.tell()
         if not self.order:
             return None
+        if not self.passing:
+            self.work.enter("ingesting")
         return "done" if await self._publish() else "passed"
 
     async def _flush(self) -> None:
@@ -145,6 +150,7 @@ class ClosureFill(Fill):
     def _pass(self, error: Exception) -> None:
         self._fills.keeping.failed(error)
         self.passing = True
+        self.work.enter("passing")
 
     def _left(self) -> int | None:
         return None
@@ -171,6 +177,7 @@ class Follower:
         self._alone: AsyncGenerator[Directory, None] | None = None
         # What was read and not taken yet.
         self._read: dict[Digest, Directory] = {}
+        self._follows = follow(fill.work, joined=fill.is_joined())
         fill.follow(self)
 
     async def take(self, digest: Digest, reader: ClosureReader) -> Directory | None:
@@ -187,6 +194,8 @@ class Follower:
         return self._read.pop(digest)
 
     async def aclose(self) -> None:
+        if self._follows is not None:
+            self._follows.close()
         self._fill.leave(self)
         if self._alone is not None:
             await self._alone.aclose()
@@ -219,13 +228,16 @@ class ClosureFills:
     far: DirectoryService
     metrics: Metrics | None = None
     holds: Holds | None = None
+    # What far is called, and where those who look see what is under way.
+    source: str = ""
+    activity: Activity = field(default_factory=Activity)
     most_entries: int = MOST_ENTRIES
     keeping: Outage = field(
         default_factory=lambda: Outage(log, "cache.near_unwritable", "cache.near_writable")
     )
 
     def __post_init__(self) -> None:
-        self._filling: Filling[Digest, ClosureFill] = Filling(self.metrics)
+        self._filling: Filling[Digest, ClosureFill] = Filling(self.metrics, self.activity)
 
     def is_running(self, root: Digest) -> bool:
         """Whether a follower now would have to wait for far no more than others do."""

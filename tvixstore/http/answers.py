@@ -56,6 +56,8 @@ class Answer:
     stream: ByteStream | None = None
     length: int | None = 0
     reason: str | None = field(default=None, kw_only=True)
+    # Whether the stream goes on until somebody leaves, which is then a good end.
+    endless: bool = field(default=False, kw_only=True)
 
 
 def text(status: int, outcome: str, reason: str, **headers: str) -> Answer:

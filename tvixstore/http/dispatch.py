@@ -54,13 +54,21 @@ class Dispatcher:
 
     def __init__(self, front: HttpFront) -> None:
         self.running: set[asyncio.Task[None]] = set()
-        self.draining = False
+        # Set when the door is about to close.
+        self.ended = asyncio.Event()
+        # Set when the last request is over, after that.
+        self.drained = asyncio.Event()
         self.limits = front.limits
         self._front = front
         self._texts = NarInfoTexts(front.nar_compression)
         self._meter = FrontMeter(front.metrics, "http")
         self._numbers = count(1)
         self._crowds = Seldom(_log, "limit.reached")
+        front.activity.requests["http"] = lambda: len(self.running)
+
+    @property
+    def draining(self) -> bool:
+        return self.ended.is_set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The handler that aiohttp calls. The response is on the wire when it returns."""
@@ -75,6 +83,8 @@ class Dispatcher:
             return await self._send(request, answer, account)
         finally:
             self.running.discard(task)
+            if not self.running and self.ended.is_set():
+                self.drained.set()
             self._settle(account, perf_counter() - began)
 
     def refuse(self, status: int, reason: str) -> web.StreamResponse:
@@ -119,9 +129,7 @@ class Dispatcher:
         except InvalidData as error:
             return invalid(str(error))
         incoming = Incoming(request)
-        call = Call(
-            self._front, self._texts, request.method, request.headers, incoming, self.draining
-        )
+        call = Call(self._front, self._texts, request.method, request.headers, incoming, self.ended)
         try:
             return self._for_its_reader(await method.answer(call, wanted))
         except SlowClient as error:
@@ -167,7 +175,7 @@ class Dispatcher:
             _take(account, answer)
             return ready.SENT
         response = _response_of(answer)
-        if self.draining or _waits_to_be_asked(request):
+        if self.draining or answer.endless or _waits_to_be_asked(request):
             # Whoever asked before he sent his body, and was told no, sends none of it now.
             response.force_close()
         if answer.stream is not None:
@@ -199,6 +207,8 @@ class Dispatcher:
             # Closes the stream even if the headers do not get out.
             async with stream:
                 await response.prepare(request)
+                if answer.endless:
+                    _take(account, answer)
                 await sender.send(stream)
                 await response.write_eof()
             _take(account, answer)

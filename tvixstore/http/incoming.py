@@ -36,6 +36,11 @@ class Incoming:
         stripped = [name.strip() for name in names]
         return tuple([name for name in reversed(stripped) if name not in ("", _IDENTITY)])
 
+    @property
+    def length(self) -> int | None:
+        """Its Content-Length, if it has one."""
+        return self._request.content_length
+
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Its bytes as they come, as they were sent. Whoever stops early closes the generator."""
         await self._ask()

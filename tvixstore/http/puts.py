@@ -51,7 +51,7 @@ async def put_nar(call: Call, name: str) -> Answer:
     # What it is made of stays until its row refers to it.
     with inbox.receiver.content.session():
         async with aclosing(incoming.pieces()) as pieces:
-            upload = await inbox.receiver.receive(pieces, name, encodings)
+            upload = await inbox.receiver.receive(pieces, name, encodings, incoming.length)
         named = hash_in(name)
         if named is not None and named != upload.file_sha256:
             raise InvalidData(

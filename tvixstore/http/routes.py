@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from tvixstore.access import Right
 from tvixstore.errors import Incomplete, InvalidData, Skipped, StorageFull, Unsupported
 from tvixstore.http import nars, puts
+from tvixstore.http.activity import activity, parse_activity
 from tvixstore.http.answers import TEXT, Answer, absent, invalid, skipped
 from tvixstore.http.extras import (
     get_extra,
@@ -49,7 +51,12 @@ class Call:
     method: str
     headers: Mapping[str, str]
     incoming: Incoming
-    draining: bool
+    # Set when the door is about to close.
+    ended: asyncio.Event
+
+    @property
+    def draining(self) -> bool:
+        return self.ended.is_set()
 
     @property
     def inbox(self) -> Inbox:
@@ -291,4 +298,5 @@ ROUTES = (
     _row("healthz", r"/healthz()", _parse_nothing, _healthz, right=None),
     _row("readyz", r"/readyz()", _parse_nothing, _readyz, right=None),
     _row("metrics", r"/metrics()", _parse_nothing, _metrics),
+    _row("activity", r"/_tvix/activity()", parse_activity, activity),
 )

@@ -53,23 +53,23 @@ class HttpServer:
         Those that are left then are cancelled. On the connections that there are, `/readyz` says
         503 meanwhile, and each response is the last one.
         """
-        self._dispatcher.draining = True
+        self._dispatcher.ended.set()
         self._door.close()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._drain_timeout
-        while running := set(self._dispatcher.running):
-            if (left := until - loop.time()) <= 0:
+        # Not until their tasks end: those are of connections, which clients may keep.
+        if running := self._dispatcher.running:
+            try:
+                async with asyncio.timeout(self._drain_timeout):
+                    await self._dispatcher.drained.wait()
+            except TimeoutError:
                 _log.warning("drain.cancelled", count=len(running))
                 await self._cancel_running()
-                return
-            await asyncio.wait(running, timeout=left)
 
     async def aclose(self) -> None:
         """Cancels what still runs, and closes the connections once what was written has left."""
         if self._closed:
             return
         self._closed = True
-        self._dispatcher.draining = True
+        self._dispatcher.ended.set()
         self._door.close()
         await self._cancel_running()
         await self._connections.close()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from tvixstore.activity import Activity, Work
 from tvixstore.castore import Node, SizeRule
 from tvixstore.compression import SNIFFED, Decoder, decoder, sniff
 from tvixstore.errors import CorruptData, InvalidData, Unsupported
@@ -43,21 +44,36 @@ class Receiver:
     pools: Pools
     spool: Path
     sizes: SizeRule = SizeRule.DOCUMENTED
+    # Where those who look see what is under way.
+    activity: Activity = field(default_factory=Activity, repr=False)
     _turns: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(MOST_AT_ONCE), init=False, repr=False
     )
 
     async def receive(
-        self, body: AsyncIterable[bytes], name: str, encodings: Sequence[str] = ()
+        self,
+        body: AsyncIterable[bytes],
+        name: str,
+        encodings: Sequence[str] = (),
+        length: int | None = None,
     ) -> Upload:
         """Stores the tree in the file called `name` that `body` gives, `encodings` undone first.
 
-        Raises `InvalidData`, with the reason, if it is no NAR in a compression that is known here.
-        The caller closes `body`.
+        `length` is how long the body is said to be. Raises `InvalidData`, with the reason, if it is
+        no NAR in a compression that is known here. The caller closes `body`.
         """
         unpacking = Unpacking(name, encodings)
-        async with self._turns:
-            return unpacking.upload(await self._ingest(unpacking, body, name))
+        unpacking.announced = None if encodings else length
+        work = self.activity.begin(Work("upload", name, "client", unpacking))
+        try:
+            async with self._turns:
+                work.enter("receiving")
+                upload = unpacking.upload(await self._ingest(unpacking, body, name))
+            work.enter("done")
+            return upload
+        finally:
+            # Unless it is over by now.
+            work.enter("failed")
 
     async def _ingest(self, unpacking: Unpacking, body: AsyncIterable[bytes], name: str) -> Node:
         slices: _Slices = asyncio.Queue(_AHEAD)
@@ -113,6 +129,8 @@ class Unpacking:
 
     def __init__(self, name: str, encodings: Sequence[str]) -> None:
         self._name = name
+        # How long the file is said to be.
+        self.announced: int | None = None
         try:
             self._transfer = decoder("none", encodings)
         except Unsupported as error:
@@ -122,6 +140,10 @@ class Unpacking:
         self._nar: Decoder | None = None
         self._file_hash, self._file_size = hashlib.sha256(), 0
         self._nar_hash, self._nar_size = hashlib.sha256(), 0
+
+    def measured(self) -> tuple[int, int | None, int]:
+        """See `activity.Measured`."""
+        return self._file_size, self.announced, 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The pieces of the NAR that `data` makes whole. Exhaust it before feeding more."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from tvixstore.activity import note
 from tvixstore.errors import (
     CorruptData,
     Incomplete,
@@ -48,6 +49,8 @@ class Breaker:
     open_for: float = 30.0
     slow: float = 3.0
     on_change: Callable[[bool, str], None] | None = field(default=None, repr=False)
+    # The node that it is for.
+    name: str = field(default="", repr=False)
     # Why the last failed call failed.
     reason: str = field(default="", init=False, repr=False)
     _in_a_row: int = field(default=0, init=False, repr=False)
@@ -123,8 +126,12 @@ class Breaker:
         if self._probe_at is None:
             return False
         if now < self._probe_at or self._is_probed(now):
+            reason = (
+                f"left alone, as it has been failing for {now - self._since:.0f} s: {self.reason}"
+            )
+            note("breaker", self.name, "failed", reason)
             raise Unavailable(
-                f"left alone, as it has been failing for {now - self._since:.0f} s: {self.reason}",
+                reason,
                 retry_after=max(0.0, self._probe_at - now),
             )
         self._probing = now

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from tvixstore.activity import Activity, Phase, Work
 from tvixstore.errors import StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
@@ -26,14 +27,27 @@ AnyFill = TypeVar("AnyFill", bound="Fill")
 FINISH_BELOW = 64 << 20
 LINGER = 10.0
 
+# How a fill ends that had something to fetch, by its outcome.
+_ENDS: Mapping[str | None, Phase] = {
+    "done": "done",
+    "passed": "passed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
 log = Logger("tvixstore.policy.filling")
 
 
 class Fill(ABC):
-    """One fill; `name` is what it fetches, in logs and errors."""
+    """One fill; `name` is what it fetches, in logs and errors: its kind, and the key of that.
 
-    def __init__(self, name: str) -> None:
+    `source` is what it fetches from.
+    """
+
+    def __init__(self, name: str, source: str = "") -> None:
         self.name = name
+        kind, _, what = name.partition(" ")
+        self.work = Work(kind, what, source, self)
         self.error: StoreError | None = None
         self.over = False
         # It cannot be kept: there is only a window, and the fastest reader sets the pace.
@@ -44,6 +58,8 @@ class Fill(ABC):
         self._waiting = 0
         self._news = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        # Whether whoever began it follows it, so that the next one joins.
+        self._begun = False
 
     @abstractmethod
     async def _fill(self) -> str | None:
@@ -54,6 +70,10 @@ class Fill(ABC):
     def _left(self) -> int | None:
         """The bytes that are still to come, or `None` if nobody knows."""
 
+    def _came(self) -> int:
+        """The bytes that have come, where they are counted."""
+        return 0
+
     @abstractmethod
     def _readers(self) -> int:
         """How many follow it."""
@@ -61,6 +81,19 @@ class Fill(ABC):
     @abstractmethod
     def _broken(self, error: StoreError) -> None:
         """`error` has ended it: tells those who read."""
+
+    def measured(self) -> tuple[int, int | None, int]:
+        """See `activity.Measured`."""
+        done = self._came()
+        left = self._left()
+        # Whoever reads waits too, now and then.
+        readers = max(self._readers(), self._waiting)
+        return done, None if left is None else done + left, readers
+
+    def is_joined(self) -> bool:
+        """Whether the caller, who follows it from now on, found it under way."""
+        joined, self._begun = self._begun, True
+        return joined
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Waits; raises what went wrong if that comes first."""
@@ -99,6 +132,7 @@ class Fill(ABC):
 
         def over(_: asyncio.Task[None]) -> None:
             self._settle()
+            self._end(outcome[0])
             on_end(outcome[0])
 
         task.add_done_callback(over)
@@ -116,6 +150,7 @@ class Fill(ABC):
             self._task.cancel()
 
     async def _run(self, outcome: list[str | None]) -> None:
+        self.work.enter("asking")
         try:
             outcome[0] = await self._fill()
         except asyncio.CancelledError:
@@ -125,6 +160,10 @@ class Fill(ABC):
             self._fail(error)
         finally:
             self._settle()
+
+    def _end(self, outcome: str | None) -> None:
+        reason = None if self.error is None else str(self.error)
+        self.work.enter(_ENDS.get(outcome, "absent"), reason)
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, StoreError):
@@ -157,6 +196,8 @@ class Filling(Generic[Key, AnyFill]):
     """The fills under way, by what they fetch; `aclose` cancels them."""
 
     metrics: Metrics | None = None
+    # Where those who look see what is under way.
+    activity: Activity = field(default_factory=Activity)
     _running: dict[Key, AnyFill] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -179,6 +220,7 @@ class Filling(Generic[Key, AnyFill]):
                 if outcome is not None:
                     self.metrics.fills.labels(outcome).inc()
 
+        self.activity.begin(fill.work)
         task = fill.start(on_end)
         self._tasks.add(task)
         if self.metrics is not None:

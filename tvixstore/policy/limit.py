@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from tvixstore.activity import Waiting
 from tvixstore.log import Logger
 from tvixstore.streams import ByteStream
 
@@ -76,7 +77,8 @@ class Permits:
         self._waiting.append(future)
         self.settle()
         try:
-            return await future
+            with Waiting("turn", "", self.name, "waiting"):
+                return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.give_back(future.result())

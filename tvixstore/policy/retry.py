@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
+from tvixstore.activity import Waiting
 from tvixstore.errors import (
     AbsentPath,
     ConfigError,
@@ -85,6 +86,8 @@ class Retry:
     # Whether to ask again whom not even a connection could be had to in time.
     reconnects: bool = True
     random: Random = field(default_factory=Random, repr=False, compare=False)
+    # The node that it is for.
+    name: str = field(default="", repr=False, compare=False)
 
     async def run(self, call: Callable[[], Awaitable[Result]]) -> Result:
         for attempt in range(1, self.attempts):
@@ -99,7 +102,9 @@ class Retry:
                 pause = self._pause(attempt, wanted)
                 if pause is None:
                     raise
-            await asyncio.sleep(pause)
+                reason = str(error)
+            with Waiting("retry", "", self.name, "pausing", reason):
+                await asyncio.sleep(pause)
         return await _attempt(call)
 
     def _pause(self, attempt: int, retry_after: float | None) -> float | None:

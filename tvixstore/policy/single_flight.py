@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from tvixstore.activity import Waits, waited_for
 from tvixstore.errors import Unavailable
 from tvixstore.policy import tasks
 
@@ -22,6 +23,8 @@ Result = TypeVar("Result")
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[Result]):
     task: asyncio.Task[Result]
+    # What it waits for, its callers wait for.
+    waits: Waits
     callers: int = 0
 
 
@@ -38,11 +41,14 @@ class SingleFlight(Generic[Key, Result]):
     async def run(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """What `work` returns or raises, or the work that is under way for `key` already."""
         flight = self._flights.get(key)
+        late = flight is not None
         if flight is None:
-            flight = self._flights[key] = _Flight(self._start(key, work))
+            waits = Waits()
+            flight = self._flights[key] = _Flight(self._start(key, work, waits), waits)
         flight.callers += 1
         try:
-            await asyncio.wait([flight.task])
+            with flight.waits.joined_by(waited_for(), late=late):
+                await asyncio.wait([flight.task])
         finally:
             flight.callers -= 1
             if flight.callers == 0 and not flight.task.done():
@@ -59,10 +65,10 @@ class SingleFlight(Generic[Key, Result]):
         await tasks.end(list(self._tasks))
 
     def _start(
-        self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]
+        self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]], waits: Waits
     ) -> asyncio.Task[Result]:
         task = asyncio.get_running_loop().create_task(
-            work(), name=f"single flight {key!r}", context=contextvars.Context()
+            work(), name=f"single flight {key!r}", context=waits.inside(contextvars.Context())
         )
         self._tasks.add(task)
 

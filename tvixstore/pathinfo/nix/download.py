@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tvixstore.activity import Phase
 from tvixstore.compression import Decoder, decoder
 from tvixstore.errors import CorruptData, InvalidData, Unavailable, Unsupported
 from tvixstore.log import Logger
@@ -71,6 +72,8 @@ class Download:
     verify_ahead: int
     # Told when the spool's file cannot be written; the NAR passes through from then on.
     on_spool_failure: Callable[[OSError], None]
+    # Told of what it does now, and why.
+    on_phase: Callable[[Phase, str | None], None] = lambda phase, reason: None
     received: int = 0
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
     _skip: int = 0
@@ -99,6 +102,7 @@ class Download:
                     bytes=self.received,
                     reason=str(broken.error),
                 )
+                self.on_phase("pausing", str(broken.error))
                 await asyncio.sleep(FIRST_DELAY * 2 ** (failures - 1))
         self._judge()
 
@@ -113,6 +117,7 @@ class Download:
 
     async def _attempt(self, resume: Resume | None) -> None:
         """One connection. Raises `_Broken` with where to go on if it may be tried again."""
+        self.on_phase("connecting", None)
         try:
             body = await self.source.upstream.open_nar(self.source.url, resume)
         except Unavailable as error:
@@ -120,6 +125,7 @@ class Download:
         if body is None:
             raise Gone
         async with body:
+            self.on_phase("downloading", None)
             if resume is None or body.offset == 0:
                 self._begin(body)
             try:

@@ -11,10 +11,11 @@ import asyncio
 import contextvars
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from tvixstore import nar
+from tvixstore.activity import Activity, Phase, Work, following
 from tvixstore.castore import SizeRule
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
 from tvixstore.kv import Refused
@@ -66,6 +67,7 @@ class Fill:
 
     def __init__(self, table: Fills, job: Job, *, keep: bool) -> None:
         self.job = job
+        self.work = Work("nar", job.source.store_path, job.source.upstream.name, self)
         self.node: Node | None = None
         self.error: StoreError | Gone | None = None
         self.task: asyncio.Task[None] | None = None
@@ -82,6 +84,7 @@ class Fill:
             table.pools,
             table.verify_ahead,
             on_spool_failure=lambda error: table.not_kept(job, error),
+            on_phase=self._downloads,
         )
         # By path, too: several paths can have one NAR.
         self._into: dict[tuple[PathInfoService, StorePath], Description] = {}
@@ -92,6 +95,9 @@ class Fill:
         # Of the content that came in, for those who wait for it.
         self._hold: Hold | None = None
         self._downloading = True
+        self._ingesting = False
+        # Whether whoever began it follows it, so that the next one joins.
+        self._begun = False
         self._timer: asyncio.TimerHandle | None = None
         if not keep:
             self.spool.pass_through()
@@ -101,11 +107,23 @@ class Fill:
         if service is not None and not self._decided.is_set():
             self._into[service, description.store_path] = description
 
+    def measured(self) -> tuple[int, int | None, int]:
+        """See `activity.Measured`."""
+        # The ingest's reader follows nobody's wish.
+        readers = self.spool.readers - self._ingesting + self._waiting
+        return self._download.received, self.job.source.nar_size, max(0, readers)
+
+    def is_joined(self) -> bool:
+        """Whether the caller, who follows it from now on, found it under way."""
+        joined, self._begun = self._begun, True
+        return joined
+
     async def content(self) -> Node:
         """Waits until the content is in, and returns its root; raises what went wrong."""
         self._waiting += 1
         try:
-            await self._decided.wait()
+            with following(self.work, joined=self.is_joined()):
+                await self._decided.wait()
             if self.node is not None:
                 # Whoever waited for it is going to refer to it.
                 await self.job.content.take(self.node)
@@ -148,10 +166,18 @@ class Fill:
         the download, for readers that there may be none of."""
         self._decided.set()
         self.check_idle()
+        if self.work.phase == "downloading":
+            self.work.enter("passing")
+
+    def _downloads(self, phase: Phase, reason: str | None = None) -> None:
+        """The download is in `phase` now."""
+        self.work.enter(
+            "passing" if phase == "downloading" and self.spool.passing else phase, reason
+        )
 
     async def run(self) -> None:
         """Downloads, verifies, ingests. Never raises: the outcome is in `node` and `error`."""
-        outcome = "failed"
+        outcome: Literal["done", "passed", "failed", "cancelled"] = "failed"
         try:
             await self._fetch()
             outcome = await self._ingest()
@@ -172,9 +198,16 @@ class Fill:
             self.check_idle()
             self._table.forget(self)
             self._table.metrics.fills.labels(outcome).inc()
+            self._end(outcome)
             self._decided.set()
             self._let_go()
             await self.spool.release()
+
+    def _end(self, outcome: Literal["done", "passed", "failed", "cancelled"]) -> None:
+        if isinstance(self.error, Gone):
+            self.work.enter("absent")
+        else:
+            self.work.enter(outcome, None if self.error is None else str(self.error))
 
     @property
     def _followed(self) -> bool:
@@ -195,18 +228,24 @@ class Fill:
                     f"{self._where} is content-addressed and unsigned: it cannot be checked "
                     "without room to keep it; free some space or raise max_size"
                 )
+            self.work.enter("verifying")
             await self._table.pools.cpu.run(self.job.proof, self.spool.pieces())
         self.spool.finish()
 
-    async def _ingest(self) -> str:
+    async def _ingest(self) -> Literal["done", "passed"]:
         if self.spool.passing:
             return "passed"
-        with self.job.content.session():
-            return await self._keep()
+        self.work.enter("ingesting")
+        try:
+            with self.job.content.session():
+                return await self._keep()
+        finally:
+            self._ingesting = False
 
-    async def _keep(self) -> str:
+    async def _keep(self) -> Literal["done", "passed"]:
         try:
             async with self._table.turn_to_ingest(self.job), self.spool.open_reader() as reader:
+                self._ingesting = True
                 self.node = await nar.ingest(
                     self.job.content,
                     reader,
@@ -238,6 +277,7 @@ class Fill:
         if self._downloading:
             self.error = Unavailable(f"{self._where}: the download was stopped")
             self.spool.fail(self.error)
+            self._end("cancelled")
             self._decided.set()
 
     def _fail(self, shown: StoreError, error: StoreError | Gone | None) -> None:
@@ -267,6 +307,8 @@ class Fills:
     verify_ahead: int = 1 << 20
     # How the Directories that are made of NARs state their sizes.
     sizes: SizeRule = SizeRule.DOCUMENTED
+    # Where those who look see what is under way.
+    activity: Activity = field(default_factory=Activity)
     _downloads: asyncio.Semaphore = field(init=False)
     _turns: WeakKeyDictionary[NarOrigin, asyncio.Semaphore] = field(
         default_factory=WeakKeyDictionary
@@ -306,6 +348,7 @@ class Fills:
     def start(self, job: Job, *, shared: bool = True) -> Fill:
         """A new fill. One that is not `shared` only passes through, for its single reader."""
         fill = Fill(self, job, keep=shared and self.admits(job))
+        self.activity.begin(fill.work)
         if shared:
             self._running[job.key] = fill
         # Its own context: a caller's deadline is not the download's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tvixstore.activity import follow
 from tvixstore.log import Logger
 from tvixstore.policy.spool import Overrun, SpoolReader
 from tvixstore.streams import ByteStream
@@ -22,6 +23,7 @@ class NarStream(ByteStream):
         self._job = fill.job
         self._end = None if length is None else offset + length
         self._reader: SpoolReader = fill.spool.open_reader(offset, length)
+        self._follows = follow(fill.work, joined=fill.is_joined())
 
     async def ready(self) -> None:
         """Waits for the first byte; raises what broke the fill."""
@@ -35,6 +37,8 @@ class NarStream(ByteStream):
             return await self._reader.__anext__()
 
     async def aclose(self) -> None:
+        if self._follows is not None:
+            self._follows.close()
         await self._reader.aclose()
 
     async def _download_alone(self) -> None:
@@ -42,6 +46,9 @@ class NarStream(ByteStream):
         length = None if self._end is None else self._end - behind.position
         fill = self._fills.start(self._job, shared=False)
         self._reader = fill.spool.open_reader(behind.position, length)
+        if self._follows is not None:
+            self._follows.close()
+            self._follows = follow(fill.work, joined=fill.is_joined())
         log.info(
             "fill.again",
             node=self._job.source.upstream.name,

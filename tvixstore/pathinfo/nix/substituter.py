@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from tvixstore.activity import Waiting
 from tvixstore.errors import (
     CorruptData,
     InvalidData,
@@ -169,8 +170,11 @@ class NixPathInfoService(PathInfoService):
             raise
 
     async def _ask(self, path_hash: bytes) -> _Known | None:
-        text = await self.upstream.narinfo(path_hash)
-        await self.upstream.check_store_dir()
+        with Waiting("lookup", nixbase32.encode(path_hash), self.upstream.name) as asked:
+            text = await self.upstream.narinfo(path_hash)
+            await self.upstream.check_store_dir()
+            if text is None:
+                asked.absent()
         if text is None:
             self.remembered.remember(self.key, path_hash, None, self.negative_ttl)
             return None

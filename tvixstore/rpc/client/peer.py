@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from tvixstore.activity import Waiting
 from tvixstore.errors import CorruptData, Unavailable
 from tvixstore.log import Logger
 from tvixstore.policy.deadline import within
@@ -248,7 +249,7 @@ class Peer:
         self, method: Method[Any, Any], call: Callable[[str], Awaitable[Result]]
     ) -> Result | None:
         """What `call` comes to by the first of the method's names that the peer knows."""
-        with self.troubles(method):
+        with Waiting("lookup", method.name, self.name), self.troubles(method):
             for package in list(self._names(method)):
                 path = method.path(package)
                 if self._is_unknown(path):

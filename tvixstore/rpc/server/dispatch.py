@@ -72,6 +72,7 @@ class Dispatcher:
         self._front = front
         self._meter = FrontMeter(front.metrics, "grpc")
         self._crowds = Seldom(_log, "limit.reached")
+        front.activity.requests["grpc"] = lambda: len(self.running)
 
     async def serve(self, row: Row, stream: Stream[Any, Any]) -> None:
         """What grpclib calls; raises `GRPCError` for every end but a good one."""

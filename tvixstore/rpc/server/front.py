@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tvixstore.access import Access
+from tvixstore.activity import Activity
 from tvixstore.listen import half_of_files
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
@@ -43,6 +44,8 @@ class GrpcFront:
     access: Access = field(default_factory=lambda: Access.of("read"))
     # What operators ask of the store, if there is one.
     upkeep: Upkeep | None = None
+    # What is under way, for those who watch.
+    activity: Activity = field(default_factory=Activity)
     # Whether each call is logged.
     access_log: bool = False
     limits: Limits = field(default_factory=Limits)

@@ -13,6 +13,7 @@ from grpclib.const import Handler
 from tvixstore.rpc import methods
 from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server import health, reflection
+from tvixstore.rpc.server.activity import ActivityHandlers
 from tvixstore.rpc.server.admin import AdminHandlers
 from tvixstore.rpc.server.blobs import BlobHandlers
 from tvixstore.rpc.server.call import Call
@@ -41,7 +42,11 @@ class Service:
 def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Service]:
     """All services of `front`; with the codec `WireCodec` they can be served anywhere."""
     dispatcher = dispatcher or Dispatcher(front)
-    rows = [*_store_rows(front), *_admin_rows(front, dispatcher)]
+    rows = [
+        *_store_rows(front),
+        *_admin_rows(front, dispatcher),
+        *_activity_rows(front, dispatcher),
+    ]
     names = _names([row.method for row in [*rows, *_meta_rows([], dispatcher)]])
     by_service: dict[str, dict[str, Handler]] = {name: {} for name in names}
     for row in [*rows, *_meta_rows(names, dispatcher)]:
@@ -89,6 +94,11 @@ def _admin_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
         Row(methods.LIST_PINS, _stream_out(admin.pins), "admin", gathers=True),
         Row(methods.VERIFY, _stream_out(admin.verify), "admin"),
     ]
+
+
+def _activity_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
+    activity = ActivityHandlers(front.activity, dispatcher.draining)
+    return [Row(methods.WATCH, _stream_out(activity.watch), "read")]
 
 
 def _meta_rows(names: list[str], dispatcher: Dispatcher) -> list[Row]:
