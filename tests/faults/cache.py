@@ -152,7 +152,8 @@ class Cache:
         if self._trouble is None or self._trouble.place != "narinfo":
             await self.struck.wait()
         elif self._fault == "black hole":
-            while not _is_knocked_at(self.port):
+            # Only the kernel knows, and it tells nobody by itself.
+            while not _is_knocked_at(self.port):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         elif self._fault != "refused":
             # Whoever is refused leaves no trace here; but he is, before anybody is answered.
