@@ -59,8 +59,8 @@ def _events(cell: Cell, seen: Seen) -> list[str]:
         complaints.append(f"said more than once: {changes}")
     if cell.fault in LATE or cell.place == "narinfo":
         return complaints
-    if ("fill.failed", "faulty") not in seen.events:
-        complaints.append("no fill.failed names the faulty member")
+    if not {("fill.failed", "faulty"), ("member.set_back", "faulty")} & set(seen.events):
+        complaints.append("nobody names the faulty member")
     continued = any(event == "nar.continued" for event, _ in seen.events)
     if cell.beside and continued != (cell.place == "NAR, middle"):
         complaints.append(f"nar.continued: {continued}")
