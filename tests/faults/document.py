@@ -79,7 +79,7 @@ def outcomes(text: str) -> dict[Cell, str]:
 def rewritten(text: str, blocks: Mapping[str, str]) -> str:
     """`text` with what stands between the marks of each name replaced."""
     for name, block in blocks.items():
-        text = text.replace(_block(text, name), f"\n{block}\n")
+        text = text.replace(_block(text, name), f"\n{block}\n\n")
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import time
@@ -106,8 +107,13 @@ def _make(folder: Path, name: str, key: SecretKey) -> MadePath:
     return MadePath(signed(replace(path.narinfo, store_path=store_path), key), path.nar)
 
 
-async def live_through(cell: Cell, paths: Paths, folder: Path, pace: Pace) -> Seen:
-    """Everything is new: servers, daemon, state, client."""
+async def live_through(
+    cell: Cell, paths: Paths, folder: Path, pace: Pace, starting: asyncio.Semaphore
+) -> Seen:
+    """Everything is new: servers, daemon, state, client.
+
+    `starting` is held while the daemon starts, which is what takes most work of all.
+    """
     name = "large" if cell.place == "NAR, middle" else "small"
     path = paths.by_name[name]
     public = str(paths.key.public_key)
@@ -123,7 +129,10 @@ async def live_through(cell: Cell, paths: Paths, folder: Path, pace: Pace) -> Se
             {"name": name, "url": member.url, "public_keys": [public], **pace.substituter}
             for name, member in members.items()
         ]
-        async with Daemon(folder / "daemon", sections, daemon=pace.daemon) as daemon:
+        daemon = Daemon(folder / "daemon", sections, daemon=pace.daemon)
+        async with AsyncExitStack() as running:
+            async with starting:
+                await running.enter_async_context(daemon)
             client = NixClient(folder / "client", public, patience=PATIENCE)
             first = await _run(client, daemon, name, path)
             second = None

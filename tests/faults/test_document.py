@@ -1,0 +1,23 @@
+"""docs/resilience.md says what is expected, and has a row for everything."""
+
+from __future__ import annotations
+
+from tests.faults.document import DOCUMENT, WORDS, outcomes, rewritten
+from tests.faults.matrix import CELLS, FAULTS, expected
+
+
+def test_the_document_has_the_outcome_of_every_cell() -> None:
+    told = outcomes(DOCUMENT.read_text())
+    assert told == {cell: WORDS[expected(cell)] for cell in CELLS}
+
+
+def test_the_document_explains_every_fault() -> None:
+    head = DOCUMENT.read_text().partition("## How to read")[0]
+    assert [fault for fault in FAULTS if fault.partition(" + ")[0] not in head] == []
+
+
+def test_only_what_was_measured_is_written_anew() -> None:
+    text = "by hand\n<!-- matrix: x -->\n\nold\n\n<!-- end -->\nby hand\n"
+    new = text.replace("old", "new")
+    assert rewritten(text, {"x": "new"}) == new
+    assert rewritten(new, {"x": "new"}) == new
