@@ -63,5 +63,5 @@ def _events(cell: Cell, seen: Seen) -> list[str]:
         complaints.append("nobody names the faulty member")
     continued = any(event == "nar.continued" for event, _ in seen.events)
     if cell.beside and continued != (cell.place == "NAR, middle"):
-        complaints.append(f"nar.continued: {continued}")
+        complaints.append("an unwanted nar.continued" if continued else "no nar.continued")
     return complaints

@@ -108,11 +108,17 @@ def _make(folder: Path, name: str, key: SecretKey) -> MadePath:
 
 
 async def live_through(
-    cell: Cell, paths: Paths, folder: Path, pace: Pace, starting: asyncio.Semaphore
+    cell: Cell,
+    paths: Paths,
+    folder: Path,
+    pace: Pace,
+    starting: asyncio.Semaphore,
+    planted: str = "",
 ) -> Seen:
     """Everything is new: servers, daemon, state, client.
 
-    `starting` is held while the daemon starts, which is what takes most work of all.
+    `starting` is held while the daemon starts, which is what takes most work of all. `planted` is
+    Python that makes the daemon wrong.
     """
     name = "large" if cell.place == "NAR, middle" else "small"
     path = paths.by_name[name]
@@ -129,7 +135,7 @@ async def live_through(
             {"name": name, "url": member.url, "public_keys": [public], **pace.substituter}
             for name, member in members.items()
         ]
-        daemon = Daemon(folder / "daemon", sections, daemon=pace.daemon)
+        daemon = Daemon(folder / "daemon", sections, daemon=pace.daemon, planted=planted)
         async with AsyncExitStack() as running:
             async with starting:
                 await running.enter_async_context(daemon)

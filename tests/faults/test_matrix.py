@@ -9,12 +9,12 @@ import pytest
 
 from tests.faults.checks import wrong
 from tests.faults.matrix import CELLS, FAULTS, Cell, Fault
-from tests.faults.scene import HURRIED, Paths, live_through
-from tests.support import nix_client
-from tests.support.parts import missing
+from tests.faults.scene import HURRIED, live_through
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.faults.scene import Paths
 
 pytestmark = pytest.mark.nix
 
@@ -41,13 +41,6 @@ CHOSEN = [
     Cell("corruption", "NAR, start", 0),
     Cell("refused", "narinfo", 0),
 ]
-
-
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    if not nix_client.is_installed():
-        missing("nix-bin is not installed")
-    return Paths.make(tmp_path_factory.mktemp("paths"))
 
 
 @pytest.mark.parametrize("cell", CHOSEN, ids=str)
