@@ -67,7 +67,7 @@ def outcomes(text: str) -> dict[Cell, str]:
     """The outcome of each cell, as the document has it."""
     found = {}
     for place in PLACES:
-        for line in _block(text, place).splitlines()[2:]:
+        for line in _find(text, place)[1].strip().splitlines()[2:]:
             fault, *cells = [cell.strip() for cell in line.strip("|").split("|")]
             for beside, cell in zip(BESIDE, cells, strict=True):
                 if cell != NOT_POSSIBLE:
@@ -79,14 +79,16 @@ def outcomes(text: str) -> dict[Cell, str]:
 def rewritten(text: str, blocks: Mapping[str, str]) -> str:
     """`text` with what stands between the marks of each name replaced."""
     for name, block in blocks.items():
-        text = text.replace(_block(text, name), f"\n{block}\n\n")
+        found = _find(text, name)
+        text = f"{text[: found.start(1)]}\n{block}\n\n{text[found.end(1) :]}"
     return text
 
 
-def _block(text: str, name: str) -> str:
+def _find(text: str, name: str) -> re.Match[str]:
+    """Where between its marks the block of that name is: the match's first group."""
     found = re.search(rf"<!-- matrix: {re.escape(name)} -->\n(.*?)<!-- end -->", text, re.S)
     assert found is not None, f"the document has no place for {name}"
-    return found[1]
+    return found
 
 
 def _outcome(cell: Cell, measured: Measured) -> str:
@@ -107,7 +109,7 @@ def _said(fault: Fault, place: Place, measured: Measured) -> list[str]:
     events = sorted({event for one in seen for event, _ in one.events})
     failed = alone[0].second is not None
     breaker = "–" if not failed else "open" if all(one.left_alone for one in alone) else "closed"
-    message = alone[0].first.message
+    message = alone[0].first.message.partition(" (curl error")[0]
     return [f"`{message}`" if message else "–", ", ".join(f"`{e}`" for e in events) or "–", breaker]
 
 

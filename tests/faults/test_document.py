@@ -17,7 +17,8 @@ def test_the_document_explains_every_fault() -> None:
 
 
 def test_only_what_was_measured_is_written_anew() -> None:
-    text = "by hand\n<!-- matrix: x -->\n\nold\n\n<!-- end -->\nby hand\n"
-    new = text.replace("old", "new")
-    assert rewritten(text, {"x": "new"}) == new
-    assert rewritten(new, {"x": "new"}) == new
+    place = "by hand\n<!-- matrix: {} -->\n\n{{}}\n\n<!-- end -->\n"
+    page = place.format("x") + place.format("y")
+    once = rewritten(page.format("old", "old"), {"x": "new"})
+    assert once == page.format("new", "old")
+    assert rewritten(once, {"x": "new", "y": "newer"}) == page.format("new", "newer")
