@@ -12,28 +12,23 @@ there, and whoever comes back meets the fault: there is no other way to a 404 af
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from tests.faults.spoilt import SPOILT
+from tests.faults.wire import File, Request, is_knocked_at, parse, send
 from tests.support.caches import CACHE_INFO, MadePath
 from tests.support.fault_proxy import reset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.faults.matrix import Fault, Place
 
 _HTML = b"<!DOCTYPE html><html><body>Welcome to the hotel's network</body></html>"
-_PIECE = 64 << 10
 # A slow body comes in so many pieces.
 _SLOW_PIECES = 10
 _LOOP = "/loop"
-# A connection that asks for one, in /proc/net/tcp.
-_SYN_SENT = "02"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +42,6 @@ class Trouble:
 
 class _Broken(Exception):
     """The connection is not to be used any longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    target: str
-    start: int
-    condition: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    body: bytes
-    content_type: str
-
-    @property
-    def etag(self) -> str:
-        return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
 
 class Cache:
@@ -82,9 +59,9 @@ class Cache:
         self._winner: Cache | None = None
         self._path = path
         self._files = {
-            "/nix-cache-info": _File(CACHE_INFO, "text/x-nix-cache-info"),
-            path.narinfo_target: _File(path.text, "text/x-nix-narinfo"),
-            path.nar_target: _File(path.nar, "application/x-nix-nar"),
+            "/nix-cache-info": File(CACHE_INFO, "text/x-nix-cache-info"),
+            path.narinfo_target: File(path.text, "text/x-nix-narinfo"),
+            path.nar_target: File(path.nar, "application/x-nix-nar"),
         }
         self._target = self._cut = None
         if trouble is not None:
@@ -92,7 +69,7 @@ class Cache:
             self._target = path.narinfo_target if at_narinfo else path.nar_target
             length = len(self._files[self._target].body)
             self._cut = 1000 if trouble.place == "NAR, start" else length // 2
-            if (spoil := _SPOILT.get(trouble.fault)) is not None:
+            if (spoil := SPOILT.get(trouble.fault)) is not None:
                 file = self._files[self._target]
                 self._files[self._target] = replace(file, body=spoil(path, file.body, self._cut))
         self._socket: socket.socket | None = None
@@ -153,7 +130,7 @@ class Cache:
             await self.struck.wait()
         elif self._fault == "black hole":
             # Only the kernel knows, and it tells nobody by itself.
-            while not _is_knocked_at(self.port):  # noqa: ASYNC110
+            while not is_knocked_at(self.port):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         elif self._fault != "refused":
             # Whoever is refused leaves no trace here; but he is, before anybody is answered.
@@ -177,21 +154,21 @@ class Cache:
         with suppress(OSError, asyncio.IncompleteReadError, _Broken):
             try:
                 while True:
-                    request = _parse(await reader.readuntil(b"\r\n\r\n"))
+                    request = parse(await reader.readuntil(b"\r\n\r\n"))
                     self.log.append(request.target)
                     await self._answer(request, reader, writer)
             finally:
                 writer.close()
 
     async def _answer(
-        self, request: _Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         if self._winner is not None and request.target == self._path.narinfo_target:
             await self._wait_for(self._winner, reader)
         if request.target == _LOOP:
-            await _send(writer, "302 Found", b"", {"Location": str(self._target)})
+            await send(writer, "302 Found", b"", {"Location": str(self._target)})
         elif request.target not in self._files:
-            await _send(writer, "404 Not Found", b"no\n", {})
+            await send(writer, "404 Not Found", b"no\n", {})
         elif request.target == self._target and self._fault is not None:
             await self._fail(request, reader, writer)
         else:
@@ -219,11 +196,11 @@ class Cache:
         return place == "NAR, start" and asked <= set(self.log)
 
     async def _fail(
-        self, request: _Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         trouble = self._trouble
         assert trouble is not None and self._cut is not None
-        if self._fault in _SPOILT:
+        if self._fault in SPOILT:
             self._strike()
             await self._send_file(request, writer)
         elif self._fault in _IN_THE_BODY:
@@ -243,7 +220,7 @@ class Cache:
 
     async def _go_wrong(
         self,
-        request: _Request,
+        request: Request,
         trouble: Trouble,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
@@ -271,29 +248,16 @@ class Cache:
             await writer.drain()
 
     async def _instead(
-        self, request: _Request, trouble: Trouble, writer: asyncio.StreamWriter
+        self, request: Request, trouble: Trouble, writer: asyncio.StreamWriter
     ) -> None:
-        match self._fault:
-            case "500":
-                await _send(writer, "500 Internal Server Error", b"no\n", {})
-            case "503 + Retry-After":
-                await _send(writer, "503 Service Unavailable", b"no\n", {"Retry-After": "1"})
-            case "404":
-                await _send(writer, "404 Not Found", b"no\n", {})
-            case "403":
-                await _send(writer, "403 Forbidden", b"no\n", {})
-            case "HTML":
-                await _send(writer, "200 OK", _HTML, {"Content-Type": "text/html"})
-            case "redirect loop":
-                await _send(writer, "302 Found", b"", {"Location": _LOOP})
-            case "slow first byte":
-                await asyncio.sleep(trouble.slow)
-                await self._send_file(request, writer)
-            case other:
-                raise AssertionError(other)
+        if self._fault == "slow first byte":
+            await asyncio.sleep(trouble.slow)
+            await self._send_file(request, writer)
+        else:
+            await send(writer, *_ANSWERS[self._fault])
 
     async def _send_file(
-        self, request: _Request, writer: asyncio.StreamWriter, stop: int | None = None
+        self, request: Request, writer: asyncio.StreamWriter, stop: int | None = None
     ) -> None:
         """The file, or the part that was asked for; of its body nothing from `stop` on."""
         file = self._files[request.target]
@@ -310,71 +274,24 @@ class Cache:
             headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
         if start >= total:
             headers["Content-Range"] = f"bytes */{total}"
-            await _send(writer, "416 Range Not Satisfiable", b"", headers)
+            await send(writer, "416 Range Not Satisfiable", b"", headers)
             return
         if self._fault in _UNREACHABLE:
             headers["Connection"] = "close"
         part = file.body[start:stop]
         if request.method == "HEAD":
             part = b""
-        await _send(writer, status, part, headers, total - start)
+        await send(writer, status, part, headers, total - start)
 
 
-def _parse(head: bytes) -> _Request:
-    method, target, _ = head.decode("latin-1").split(" ", 2)
-    wanted = re.search(rb"\r\nrange: bytes=(\d+)-\r", head, re.I)
-    condition = re.search(rb'\r\nif-range: ("[^"]*")', head, re.I)
-    start = int(wanted[1]) if wanted else 0
-    return _Request(method, target, start, condition[1].decode() if condition else None)
-
-
-async def _send(
-    writer: asyncio.StreamWriter,
-    status: str,
-    body: bytes,
-    headers: dict[str, str],
-    announced: int | None = None,
-) -> None:
-    length = len(body) if announced is None else announced
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {length}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode())
-    for begin in range(0, len(body), _PIECE):
-        writer.write(body[begin : begin + _PIECE])
-        await writer.drain()
-    await writer.drain()
-
-
-def _is_knocked_at(port: int) -> bool:
-    """Whether somebody waits for a connection to that port."""
-    with open("/proc/net/tcp") as table:
-        rows = [line.split() for line in table]
-    return any(row[2].endswith(f":{port:04X}") and row[3] == _SYN_SENT for row in rows[1:])
-
-
-def _truncated(path: MadePath, body: bytes, cut: int) -> bytes:
-    return body[:cut]
-
-
-def _corrupted(path: MadePath, body: bytes, cut: int) -> bytes:
-    if body == path.text:
-        # One digit of the hash is another one: all of it can still be read.
-        digit = body.index(b"NarHash: sha256:") + 30
-        return body[:digit] + (b"0" if body[digit] != ord("0") else b"1") + body[digit + 1 :]
-    return body[:cut] + bytes([body[cut] ^ 0xFF]) + body[cut + 1 :]
-
-
-def _signed_by_nobody(path: MadePath, body: bytes, cut: int) -> bytes:
-    (signature,) = path.narinfo.signatures
-    wrong = replace(signature, data=bytes(64))
-    return str(replace(path.narinfo, signatures=(wrong,))).encode()
-
-
-# Faults of what the server has, which it then serves as well as can be.
-_SPOILT: dict[Fault | None, Callable[[MadePath, bytes, int], bytes]] = {
-    "truncation": _truncated,
-    "corruption": _corrupted,
-    "wrong signature": _signed_by_nobody,
-}
 _UNREACHABLE: frozenset[Fault | None] = frozenset({"black hole", "refused"})
 _IN_THE_BODY: frozenset[Fault | None] = frozenset({"reset", "slow body", "stall"})
+# What is said in place of an answer.
+_ANSWERS: dict[Fault | None, tuple[str, bytes, dict[str, str]]] = {
+    "500": ("500 Internal Server Error", b"no\n", {}),
+    "503 + Retry-After": ("503 Service Unavailable", b"no\n", {"Retry-After": "1"}),
+    "404": ("404 Not Found", b"no\n", {}),
+    "403": ("403 Forbidden", b"no\n", {}),
+    "HTML": ("200 OK", _HTML, {"Content-Type": "text/html"}),
+    "redirect loop": ("302 Found", b"", {"Location": _LOOP}),
+}
