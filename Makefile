@@ -9,7 +9,7 @@ PYTEST ?= $(BIN)/pytest
 
 SECONDS ?= 60
 
-.PHONY: help run test test-slow fuzz bench lint format protos clean packages
+.PHONY: help run test test-slow fuzz fault-matrix bench lint format protos clean packages
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test       check style, types, layers, and run the tests"
 	@echo "make test-slow  run the tests that take long"
 	@echo "make fuzz       fuzz the parsers, guided by coverage: [TARGET=narinfo] [SECONDS=60] for each"
+	@echo "make fault-matrix  what becomes of each fault of a substituter; writes docs/resilience.md"
 	@echo "make lint       check style, types and layers only"
 	@echo "make protos     generate tvixstore/proto from protos again"
 	@echo "make bench      measure; see docs/performance.md"
@@ -34,6 +35,9 @@ test-slow: packages $(VENV)/installed-for-tests
 
 fuzz: $(VENV)/installed-for-fuzzing
 	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS)
+
+fault-matrix: packages $(VENV)/installed-for-tests
+	$(BIN)/python -m tests.faults
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check

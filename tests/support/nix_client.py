@@ -61,10 +61,16 @@ class Finished:
 class NixClient:
     """A client that trusts `public_key`, with an empty chroot store below `folder`."""
 
-    def __init__(self, folder: Path, public_key: str, **options: str) -> None:
-        """`options` are Nix's, as in nix.conf, with underscores for dashes."""
+    def __init__(
+        self, folder: Path, public_key: str, *, patience: float = PATIENCE, **options: str
+    ) -> None:
+        """`options` are Nix's, as in nix.conf, with underscores for dashes.
+
+        `patience` is how long one command may take.
+        """
         self.folder = folder
         self.store = folder / "store"
+        self.patience = patience
         self._environment = environment(folder)
         self._options = ["--option", "trusted-public-keys", public_key]
         for name, value in options.items():
@@ -93,11 +99,13 @@ class NixClient:
         command = ("nix-store", "--realise", f"-j{jobs}", *store_paths, *where)
         return await self._run(*command, check=check)
 
-    async def build(self, url: str, expression: Path, *attributes: str) -> Finished:
+    async def build(
+        self, url: str, expression: Path, *attributes: str, check: bool = True
+    ) -> Finished:
         """`nix-build` of a file's attributes, with `url` as the only substituter."""
         chosen = [part for attribute in attributes for part in ("-A", attribute)]
         where = ("--option", "substituters", url, "--no-out-link")
-        return await self._run("nix-build", str(expression), *chosen, *where)
+        return await self._run("nix-build", str(expression), *chosen, *where, check=check)
 
     async def verify(self) -> None:
         """`nix-store --verify --check-contents`: every path in the store hashes to its NAR hash."""
@@ -130,19 +138,20 @@ class NixClient:
             rest = [*rest[:words], "--store", str(self.store), *rest[words:]]
         else:
             rest = ["--store", str(self.store), *rest]
-        finished = await run(program, *rest, *self._options, env=self._environment)
+        command = (program, *rest, *self._options)
+        finished = await run(*command, env=self._environment, patience=self.patience)
         if check and finished.code:
             raise AssertionError(f"{' '.join(finished.command)}:\n{finished.output}")
         return finished
 
 
-async def run(*command: str, env: dict[str, str]) -> Finished:
-    """Runs `command` to its end, or kills it when it takes longer than `PATIENCE`."""
+async def run(*command: str, env: dict[str, str], patience: float = PATIENCE) -> Finished:
+    """Runs `command` to its end, or kills it when it takes longer than `patience` seconds."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=env
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             output, _ = await process.communicate()
     except BaseException:
         if process.returncode is None:

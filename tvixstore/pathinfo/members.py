@@ -17,6 +17,7 @@ from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.relay import NarMember, NarRelay, hashed_above, is_hashed_above
 from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy.elsewhere import is_elsewhere
 from tvixstore.policy.ttl import TtlMap
 from tvixstore.policy.verdict import Verdict
 from tvixstore.streams import ByteStream, WatchedStream
@@ -96,14 +97,21 @@ class PathInfoMembers(PathInfoService):
         # Of a part there is no hash that it could go on under, unless somebody above has one.
         hashed = is_hashed_above() and length is None
         whole = not offset and length is None
+        doubt: Exception | None = None
         while members:
             member = members.pop(0)
             try:
                 with hashed_above(hashed or (whole and bool(members))):
-                    stream = await member.service.open_nar(description, offset, length, into)
+                    others = (whole or hashed) and (bool(members) or is_elsewhere())
+                    stream = await member.open_nar(description, offset, length, into, others=others)
             except Exception as error:
                 member.failed(error)
-                verdict.failed(member.name, error)
+                if not (again := member.once_more(error)):
+                    verdict.failed(member.name, error)
+                elif is_elsewhere():
+                    doubt = error
+                else:
+                    members += again
                 continue
             if stream is None:
                 verdict.absent()
@@ -111,6 +119,9 @@ class PathInfoMembers(PathInfoService):
                 return NarRelay(description, member, stream, members, into, offset)
             else:
                 return WatchedStream(stream, member.failed)
+        if doubt is not None:
+            # Those above have somebody else, and come back if he does not have it.
+            raise doubt
         verdict.conclude()
         return None
 

@@ -12,13 +12,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvixstore.errors import CorruptData, StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy.elsewhere import elsewhere, is_elsewhere
+from tvixstore.policy.spool import Doubted
 from tvixstore.streams import ByteStream
 
 log = Logger("tvixstore.pathinfo.relay")
@@ -48,6 +50,25 @@ class NarMember:
     name: str
     service: PathInfoService
     failed: Callable[[Exception], None]
+    # Was in doubt, and is asked again as there is nobody else.
+    again: bool = False
+
+    def once_more(self, error: Exception) -> list[NarMember]:
+        """Itself, to be asked after all others, if `error` may pass: at most once."""
+        return [replace(self, again=True)] if isinstance(error, Doubted) and not self.again else []
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int,
+        length: int | None,
+        into: PathInfoService | None,
+        *,
+        others: bool,
+    ) -> ByteStream | None:
+        """Its NAR; with `others`, nobody need wait for it in vain."""
+        with elsewhere(others and not self.again):
+            return await self.service.open_nar(description, offset, length, into)
 
 
 class NarRelay(ByteStream):
@@ -71,6 +92,8 @@ class NarRelay(ByteStream):
         # With nobody to go on, the member's own word is enough.
         self._hash = hashlib.sha256() if others and not is_hashed_above() else None
         self._parts = [member]
+        self._elsewhere = is_elsewhere()
+        self._doubt: Doubted | None = None
 
     async def __anext__(self) -> bytes:
         while True:
@@ -112,15 +135,18 @@ class NarRelay(ByteStream):
         """Goes on with the next who has the same NAR; raises `error` if nobody has."""
         self._member.failed(error)
         await self._stream.aclose()
+        self._keep_in_mind(self._member, error)
         while self._others:
             member = self._others.pop(0)
+            others = self._elsewhere or bool(self._others)
             try:
                 with hashed_above(True):
-                    stream = await member.service.open_nar(
-                        self._description, self._position, None, self._into
+                    stream = await member.open_nar(
+                        self._description, self._position, None, self._into, others=others
                     )
             except Exception as another:
                 member.failed(another)
+                self._keep_in_mind(member, another)
                 if not isinstance(another, StoreError | OSError):
                     log.error("member.crashed", exc_info=another, node=member.name)
                 continue
@@ -135,6 +161,15 @@ class NarRelay(ByteStream):
                 self._member, self._stream = member, stream
                 self._parts.append(member)
                 return
-        if isinstance(error, StoreError):
+        if self._doubt is not None:
+            raise self._doubt
+        if isinstance(error, StoreError) and not isinstance(error, Doubted):
             raise error
         raise Unavailable(str(error)) from error
+
+    def _keep_in_mind(self, member: NarMember, error: Exception) -> None:
+        """Comes back to who is in doubt, or leaves that to those above who can ask others."""
+        if not self._elsewhere:
+            self._others += member.once_more(error)
+        elif isinstance(error, Doubted):
+            self._doubt = error

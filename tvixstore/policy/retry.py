@@ -27,7 +27,7 @@ from tvixstore.errors import (
     Untrusted,
 )
 from tvixstore.policy.deadline import attempt_limit, remaining
-from tvixstore.policy.spool import Overrun
+from tvixstore.policy.spool import Doubted, Overrun
 from tvixstore.policy.timeout import answer_within
 from tvixstore.policy.verdict import NobodyKnows
 
@@ -56,6 +56,8 @@ RETRIED: Mapping[type[StoreError], bool] = {
     Skipped: False,
     # The reader fell behind, and has to take another way.
     Overrun: False,
+    # It is being tried again already.
+    Doubted: False,
     ReadOnly: False,
     Unsupported: False,
     ConfigError: False,

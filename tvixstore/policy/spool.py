@@ -9,6 +9,9 @@ memory, and then, and only then, the fastest reader paces the writer. A reader w
 window gets `Overrun` and has to find the bytes elsewhere.
 
 `released` is how far readers may read; the writer holds the rest back until it is verified.
+
+A writer that has had a failure, and tries again, says so (`doubt`). Readers who could have the
+bytes from somebody else (`elsewhere`) get `Doubted` instead of waiting for how that ends.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from tvixstore.errors import StoreError, Unavailable
 from tvixstore.policy import tasks
+from tvixstore.policy.elsewhere import is_elsewhere
 from tvixstore.streams import ByteStream
 
 if TYPE_CHECKING:
@@ -36,6 +40,10 @@ PIECE = 256 << 10
 
 class Overrun(Unavailable):
     """The reader is behind what a passing spool still holds."""
+
+
+class Doubted(Unavailable):
+    """The bytes may still come, but whoever reads has somebody else to ask."""
 
 
 class Spool:
@@ -56,6 +64,8 @@ class Spool:
         self.passing = False
         self.finished = False
         self.error: StoreError | None = None
+        # Why it is not certain that there will be more; the writer clears it.
+        self.doubt: Doubted | None = None
         self._directory = directory
         self._files = files
         self.memory = memory
@@ -130,6 +140,11 @@ class Spool:
         """Breaks every reader's stream, those that are still to come too, unless it is finished:
         what went wrong afterwards is not in the bytes."""
         self.error = error
+        self._wake()
+
+    def cast_doubt(self, error: StoreError) -> None:
+        """Nothing comes, for that reason, though it may come again."""
+        self.doubt = Doubted(str(error))
         self._wake()
 
     def pieces(self) -> Iterator[bytes]:
@@ -224,6 +239,7 @@ class SpoolReader(ByteStream):
         self.position = offset
         self._spool = spool
         self._end = None if length is None else offset + length
+        self._waits = not is_elsewhere()
 
     async def ready(self) -> None:
         """Waits until the first byte can be read, or there is none; raises what broke the spool."""
@@ -235,6 +251,8 @@ class SpoolReader(ByteStream):
                 return
             if spool.error is not None:
                 raise spool.error
+            if spool.doubt is not None and not self._waits:
+                raise spool.doubt
             await spool._changed()
 
     async def __anext__(self) -> bytes:

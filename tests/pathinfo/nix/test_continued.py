@@ -33,8 +33,8 @@ def broken(nar: bytes = LARGE) -> Attempt:
     return Attempt(body=nar, breaks_at=BREAK, error=Unavailable("reset"))
 
 
-async def read_with(house: House, *upstreams: FakeUpstream) -> bytes:
-    services = [house.service(each, retries=0) for each in upstreams]
+async def read_with(house: House, *upstreams: FakeUpstream, retries: int = 0) -> bytes:
+    services = [house.service(each, retries=retries) for each in upstreams]
     race = RacingPathInfoService(services, [each.name for each in upstreams])
     service = FallbackPathInfoService([race], ["class"])
     description = await described(services[0], narinfo(LARGE))
@@ -70,6 +70,65 @@ async def test_another_build_of_the_path_is_no_way_to_go_on(house: House) -> Non
     with pytest.raises(Unavailable, match="reset"):
         await read_with(house, one, other)
     assert not other.opened
+
+
+def busy(wait: float) -> Attempt:
+    """One that breaks off, and says when to come back."""
+    return Attempt(body=LARGE, breaks_at=BREAK, error=Unavailable("busy", retry_after=wait))
+
+
+async def test_another_takes_over_while_one_is_asked_again(house: House) -> None:
+    one, other = upstream("one", busy(0.5)), upstream("other", Attempt(body=LARGE))
+    assert await read_with(house, one, other, retries=1) == LARGE
+    assert len(other.opened) == 1
+    assert narinfo(LARGE).store_path.hash in house.near.infos
+
+
+async def test_one_who_is_asked_again_goes_on_if_nobody_else_has_it(house: House) -> None:
+    one = FakeUpstream(name="one")
+    one.add(narinfo(LARGE), busy(0.2), Attempt(body=LARGE))
+    other = upstream("other", Attempt(body=SMALL), SMALL)
+    assert await read_with(house, one, other, retries=1) == LARGE
+    # Where it broke off: nothing was fetched twice.
+    assert [resume and resume.offset for _, resume in one.opened] == [None, BREAK]
+    assert not other.opened
+
+
+async def test_where_all_are_in_doubt_the_first_that_recovers_is_taken(house: House) -> None:
+    one, other = upstream("one", busy(0.2)), FakeUpstream(name="other")
+    other.add(narinfo(LARGE), busy(0.2), Attempt(body=LARGE))
+    assert await read_with(house, one, other, retries=1) == LARGE
+
+
+async def test_where_all_fail_it_ends(house: House) -> None:
+    one, other = upstream("one", busy(0.2)), upstream("other", busy(0.2))
+    with pytest.raises(Unavailable, match="busy"):
+        await read_with(house, one, other, retries=1)
+    assert max(len(one.opened), len(other.opened)) <= 4
+
+
+async def test_a_class_in_doubt_is_come_back_to(house: House) -> None:
+    one = FakeUpstream(name="one")
+    one.add(narinfo(LARGE), busy(0.2), Attempt(body=LARGE))
+    lacking, behind = FakeUpstream(name="lacking"), FakeUpstream(name="behind")
+    services = [house.service(each, retries=1) for each in (one, lacking, behind)]
+    first = RacingPathInfoService(services[:2], ["one", "lacking"])
+    service = FallbackPathInfoService([first, services[2]], ["first", "behind"])
+    stream = await service.open_nar(await described(services[0], narinfo(LARGE)), into=house.near)
+    assert stream is not None
+    assert await stream.read_all() == LARGE
+    await settled(house)
+    assert [resume and resume.offset for _, resume in one.opened] == [None, BREAK]
+    assert behind.asked
+    for each in services:
+        await each.aclose()
+
+
+async def test_who_wants_to_be_left_alone_for_long_is_not_waited_for(house: House) -> None:
+    one = upstream("one", busy(3600.0))
+    with pytest.raises(Unavailable, match="busy"):
+        await read_with(house, one, retries=2)
+    assert len(one.opened) == 1
 
 
 async def test_what_is_downloaded_is_paid_from_the_substituters_bucket(house: House) -> None:

@@ -39,6 +39,12 @@ MOST_OVERHEAD = 1 << 20
 # After so much progress a broken connection is as good as new: its retries start over.
 PROGRESS = 1 << 20
 FIRST_DELAY = 0.1
+# An upstream that wants to be left alone for longer than this is not waited for.
+LONGEST_DELAY = 10.0
+# After a failure, who reads and could read elsewhere waits so long for what trying again brings,
+# and as much longer as another one would take, at so many bytes a second, to come this far.
+GRACE = 1.0
+CATCHING_UP = 20_000_000
 
 log = Logger("tvixstore.pathinfo.nix.download")
 
@@ -79,9 +85,18 @@ class Download:
     _skip: int = 0
     _compressed: int = 0
     _decoder: Decoder | None = None
+    # Until the spool's readers hear of a failure.
+    _grace: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Fetches all of it and checks it; raises `Gone` or a `StoreError`."""
+        try:
+            await self._fetch()
+        finally:
+            self._reassure()
+        self._judge()
+
+    async def _fetch(self) -> None:
         resume: Resume | None = None
         failures, mark = 0, 0
         while True:
@@ -92,8 +107,10 @@ class Download:
                 if self.received - mark >= PROGRESS:
                     failures, mark = 0, self.received
                 failures += 1
-                if failures > self.source.retries:
+                wanted = broken.error.retry_after or 0.0
+                if failures > self.source.retries or wanted > LONGEST_DELAY:
                     raise broken.error from None
+                self._worry(broken.error)
                 resume = broken.resume
                 log.debug(
                     "download.retry",
@@ -103,8 +120,22 @@ class Download:
                     reason=str(broken.error),
                 )
                 self.on_phase("pausing", str(broken.error))
-                await asyncio.sleep(FIRST_DELAY * 2 ** (failures - 1))
-        self._judge()
+                await asyncio.sleep(max(wanted, FIRST_DELAY * 2 ** (failures - 1)))
+
+    def _worry(self, error: Unavailable) -> None:
+        """Has the spool's readers hear of `error` soon, unless something comes before that."""
+        if self._grace is None:
+            # Who says when to come back says that nothing comes until then.
+            delay = GRACE if error.retry_after is None else 0.0
+            delay += self.received / CATCHING_UP
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(delay, self.spool.cast_doubt, error)
+
+    def _reassure(self) -> None:
+        """Something comes."""
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = self.spool.doubt = None
 
     @property
     def releasable(self) -> int:
@@ -130,6 +161,7 @@ class Download:
                 self._begin(body)
             try:
                 async for data in body:
+                    self._reassure()
                     if self.source.bucket is not None:
                         await self.source.bucket.pay(len(data))
                     self._compressed += len(data)

@@ -150,7 +150,7 @@ class Fill:
     def _stop_if_idle(self) -> None:
         self._timer = None
         missing = self.job.source.nar_size - self._download.received
-        worth_it = missing <= FINISH_BELOW and not self.spool.passing
+        worth_it = missing <= FINISH_BELOW and not self.spool.passing and not self.doubted
         if self._downloading and not self._followed and not worth_it and self.task is not None:
             # Ending takes a while, and whoever comes meanwhile must not join what is ending.
             self._table.forget(self)
@@ -272,6 +272,11 @@ class Fill:
         self._table.kept()
         return "done"
 
+    @property
+    def doubted(self) -> bool:
+        """Whether it has had a failure that trying again has not mended yet."""
+        return self.spool.doubt is not None
+
     def settle(self) -> None:
         """Lets nobody wait for a task that was cancelled before its first step."""
         if self._downloading:
@@ -341,9 +346,14 @@ class Fills:
             return None
 
     def running(self, job: Job) -> Fill | None:
-        """The fill of the same NAR that is under way, if it can still succeed."""
+        """The fill of the same NAR that is under way, if it can still succeed.
+
+        One that is in doubt is followed by who has nobody but its upstream to ask.
+        """
         fill = self._running.get(job.key)
-        return fill if fill is not None and fill.error is None else None
+        if fill is None or fill.error is not None:
+            return None
+        return None if fill.doubted and fill.job.source.upstream != job.source.upstream else fill
 
     def start(self, job: Job, *, shared: bool = True) -> Fill:
         """A new fill. One that is not `shared` only passes through, for its single reader."""

@@ -1,0 +1,1 @@
+"""The fault matrix: every way in which an upstream fails, where it may, beside whom."""
