@@ -12,6 +12,7 @@ from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pin
 from tvixstore.pathinfo.pins import decode_pin, encode_pin
 from tvixstore.rpc import admin_messages as messages
+from tvixstore.rpc import insight_messages
 from tvixstore.upkeep import (
     KINDS,
     OUTCOMES,
@@ -44,6 +45,12 @@ ADMINISTRATION: dict[str, Target[Any]] = {
         Finding(KINDS[0], "key", "reason", OUTCOMES[0]),
         Summary(),
     ),
+    "explain": form(
+        insight_messages.EXPLAIN,
+        insight_messages.Explain(_PATH.hash),
+        insight_messages.Explain(_PATH.hash, True),
+    ),
+    "explanation": form(insight_messages.EXPLANATION, "{}"),
     "pin-row": Target(
         _decode_pin,
         [encode_pin(_PIN)[9:]],

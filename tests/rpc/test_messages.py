@@ -20,7 +20,7 @@ from tvixstore.errors import InvalidData
 from tvixstore.nar import NarIdentity
 from tvixstore.nix import Signature, StorePath
 from tvixstore.pathinfo import Description, PathInfo, Pin
-from tvixstore.rpc import admin_messages, messages
+from tvixstore.rpc import admin_messages, insight_messages, messages
 from tvixstore.rpc.codec import WireCodec
 from tvixstore.rpc.messages import Describe, Form, GetDirectory, OpenNar, StatBlob
 from tvixstore.upkeep import (
@@ -140,6 +140,13 @@ FORMS: dict[str, tuple[Form[Any], st.SearchStrategy[Any], type[betterproto2.Mess
             "tvixstore.v1.VerifyRequest",
         ),
         (admin_messages.EVENT, events, ours.VerifyEvent, "tvixstore.v1.VerifyEvent"),
+        (
+            insight_messages.EXPLAIN,
+            st.builds(insight_messages.Explain, hashes, st.booleans()),
+            ours.ExplainRequest,
+            "tvixstore.v1.ExplainRequest",
+        ),
+        (insight_messages.EXPLANATION, words, ours.Explanation, "tvixstore.v1.Explanation"),
     )
 }
 
@@ -261,6 +268,11 @@ WRONG: dict[str, tuple[Form[Any], bytes, str]] = {
         admin_messages.EVENT,
         b"\x12\x03\x0a\x01x",
         "VerifyFinding.kind: 'x' is not known",
+    ),
+    "a path to be explained that is no hash": (
+        insight_messages.EXPLAIN,
+        b"\x0a\x01a",
+        "ExplainRequest.path_hash is 1 bytes long",
     ),
     "a NAR chunk that is cut off": (messages.NAR_DATA, b"\x0a\x05abc", "NarChunk: ends within"),
 }

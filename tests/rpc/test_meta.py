@@ -25,6 +25,7 @@ SERVICES = {
     *(f"{package}.castore.v1.DirectoryService" for package in ("tvix", "snix")),
     *(f"{package}.store.v1.PathInfoService" for package in ("tvix", "snix")),
     "tvixstore.v1.Admin",
+    "tvixstore.v1.Insight",
     "tvixstore.v1.Proxy",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",

@@ -57,6 +57,7 @@ from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.arrivals import AnnouncingPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.nix import Fills, Upstream
+from tvixstore.pathinfo.traced import TracedPathInfoService
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.negative import Arrivals
 from tvixstore.pools import Pools
@@ -212,8 +213,8 @@ class Builder:
         whole = name == self.graph.served and not isinstance(self.graph.path_infos[ROOT], _LEAVES)
         if whole or isinstance(node, _LEAVES):
             meter = self.metrics.node("pathinfo", ROOT if whole else name)
-            return MeteredPathInfoService(service, meter, status)
-        return service
+            return MeteredPathInfoService(service, meter, status, name=name, kind=node.type)
+        return TracedPathInfoService(service, name, node.type)
 
     def forget_absences(self) -> None:
         """Has everybody who remembers that something was absent forget it."""

@@ -188,8 +188,8 @@ def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
 
 def _optional(builder: Builder, name: str, node: OptionalNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
-    assert isinstance(inner, BreakerPathInfoService), "only lowering makes these, over a breaker"
-    return OptionalPathInfoService(inner, node.name, inner.breaker)
+    # Only lowering makes these, over a breaker.
+    return OptionalPathInfoService(inner, node.name, builder.breakers[node.inner])
 
 
 def _negative(builder: Builder, name: str, node: NegativeNode) -> PathInfoService:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tvixstore.access import Access
+from tvixstore.explain import Explanations
 from tvixstore.extras import CachedExtras
 from tvixstore.http.limits import Limits
 from tvixstore.metrics import Metrics
@@ -69,6 +70,8 @@ class HttpFront:
     pools: Pools | None = None
     # Whether each request is logged.
     access_log: bool = False
+    # What is told of requests afterwards; a daemon's front doors share one.
+    explanations: Explanations = field(default_factory=Explanations)
     # Who may do what.
     access: Access = field(default_factory=lambda: Access.of("read"))
     limits: Limits = field(default_factory=Limits)

@@ -16,9 +16,9 @@ from tvixstore.log import Logger
 from tvixstore.metrics import NodeMeter
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
-from tvixstore.policy.observe import outcome_of
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.single_flight import SingleFlight
+from tvixstore.policy.tracing import outcome_of
 from tvixstore.streams import ByteStream
 
 # How a store fails: as it says, or as the system below it says.

@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 
 from grpclib.const import Cardinality
 
-from tvixstore.rpc import admin_messages, messages
+from tvixstore.rpc import admin_messages, insight_messages, messages
 from tvixstore.rpc.messages import Form
 
 Request = TypeVar("Request")
@@ -46,6 +46,7 @@ _DIRECTORIES: Final = "castore.v1.DirectoryService"
 _PATH_INFOS: Final = "store.v1.PathInfoService"
 _PROXY: Final = "v1.Proxy"
 _ADMIN: Final = "v1.Admin"
+_INSIGHT: Final = "v1.Insight"
 _OURS: Final = ("tvixstore",)
 
 STAT_BLOB = Method(_BLOBS, "Stat", _UNARY, messages.STAT_BLOB, messages.BLOB_CHUNKS)
@@ -65,3 +66,6 @@ LIST_PINS = Method(
     _ADMIN, "ListPins", _SERVED, admin_messages.LIST_PINS, admin_messages.PINNED, _OURS
 )
 VERIFY = Method(_ADMIN, "Verify", _SERVED, admin_messages.VERIFY, admin_messages.EVENT, _OURS)
+EXPLAIN = Method(
+    _INSIGHT, "Explain", _UNARY, insight_messages.EXPLAIN, insight_messages.EXPLANATION, _OURS
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tvixstore.access import Access
+from tvixstore.explain import Explanations
 from tvixstore.listen import half_of_files
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
@@ -45,4 +46,6 @@ class GrpcFront:
     upkeep: Upkeep | None = None
     # Whether each call is logged.
     access_log: bool = False
+    # What is told of requests afterwards; a daemon's front doors share one.
+    explanations: Explanations = field(default_factory=Explanations)
     limits: Limits = field(default_factory=Limits)

@@ -20,6 +20,7 @@ from tvixstore.rpc.server.directories import DirectoryHandlers
 from tvixstore.rpc.server.dispatch import Dispatcher, Row, Serve
 from tvixstore.rpc.server.front import GrpcFront
 from tvixstore.rpc.server.health import HealthHandlers
+from tvixstore.rpc.server.insight import InsightHandlers
 from tvixstore.rpc.server.path_infos import PathInfoHandlers
 from tvixstore.rpc.server.proxy import ProxyHandlers
 from tvixstore.rpc.server.reflection import ReflectionHandlers
@@ -41,7 +42,7 @@ class Service:
 def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Service]:
     """All services of `front`; with the codec `WireCodec` they can be served anywhere."""
     dispatcher = dispatcher or Dispatcher(front)
-    rows = [*_store_rows(front), *_admin_rows(front, dispatcher)]
+    rows = [*_store_rows(front), *_admin_rows(front, dispatcher), *_insight_rows(front)]
     names = _names([row.method for row in [*rows, *_meta_rows([], dispatcher)]])
     by_service: dict[str, dict[str, Handler]] = {name: {} for name in names}
     for row in [*rows, *_meta_rows(names, dispatcher)]:
@@ -89,6 +90,11 @@ def _admin_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
         Row(methods.LIST_PINS, _stream_out(admin.pins), "admin", gathers=True),
         Row(methods.VERIFY, _stream_out(admin.verify), "admin"),
     ]
+
+
+def _insight_rows(front: GrpcFront) -> list[Row]:
+    insight = InsightHandlers(front.explanations, front.path_infos)
+    return [Row(methods.EXPLAIN, _unary(insight.explain), "read")]
 
 
 def _meta_rows(names: list[str], dispatcher: Dispatcher) -> list[Row]:
