@@ -23,6 +23,18 @@ class Explanations:
     lookups: Recent = field(default_factory=Recent)
     nars: Recent = field(default_factory=Recent)
 
+    def begin_for(
+        self, kind: RequestKind | None, wanted: object, front: str, what: str
+    ) -> Request | None:
+        """Begins a request for `wanted`, which is the hash of a path or has one as `path_hash`.
+
+        `None` if it is of no `kind` that is told of, or about no path.
+        """
+        if kind is None:
+            return None
+        path_hash = wanted if isinstance(wanted, bytes) else getattr(wanted, "path_hash", None)
+        return None if path_hash is None else self.begin(kind, path_hash, front, what)
+
     def begin(self, kind: RequestKind, path_hash: bytes, front: str, what: str) -> Request:
         """A request begins, which this task serves until it `leave`s or `end`s it.
 

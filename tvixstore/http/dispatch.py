@@ -14,6 +14,7 @@ from aiohttp import web
 
 from tvixstore.access import Right
 from tvixstore.errors import InvalidData, StoreError
+from tvixstore.explain import Request
 from tvixstore.http import ready
 from tvixstore.http.answers import Answer, absent, broken, invalid, not_taken, text, unknown
 from tvixstore.http.body import Sender
@@ -47,6 +48,8 @@ class _Account:
     outcome: str = "cancelled"
     reason: str | None = None
     sent: int = 0
+    # It can be told of afterwards.
+    told: Request | None = None
 
 
 class Dispatcher:
@@ -118,6 +121,9 @@ class Dispatcher:
             wanted = method.parse(account.key, query)
         except InvalidData as error:
             return invalid(str(error))
+        if method.right == "read":
+            what = f"{request.method} {route.name}"
+            account.told = self._front.explanations.begin_for(route.told, wanted, "http", what)
         incoming = Incoming(request)
         call = Call(
             self._front, self._texts, request.method, request.headers, incoming, self.draining
@@ -225,6 +231,10 @@ class Dispatcher:
 
     def _settle(self, account: _Account, seconds: float) -> None:
         self._meter.observe(account.route, account.status, account.outcome, seconds, account.sent)
+        if account.told is not None:
+            self._front.explanations.end(
+                account.told, account.status, account.outcome, account.reason, account.sent
+            )
         if self._front.access_log:
             _log.info(
                 "request",

@@ -19,6 +19,7 @@ from tvixstore.log import Logger
 from tvixstore.nar import nar_size, render
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import Description, PathInfo, PathInfoService
+from tvixstore.policy.tracing import found
 from tvixstore.pools import Pools
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
@@ -178,6 +179,7 @@ async def nar_by_hash(path_infos: PathInfoService, wanted: NarByHash) -> Nar | N
     description = await path_infos.describe(wanted.path_hash, wanted.nar_sha256)
     if description is None or description.nar_sha256 != wanted.nar_sha256:
         return None
+    found(description.store_path)
     return _DescribedNar(path_infos, description)
 
 
@@ -196,6 +198,7 @@ async def nar_by_node(
     node, path_hash = wanted.node, wanted.path_hash
     info = await _known(path_infos, node, path_hash)
     if info is not None:
+        found(info.store_path)
         # By its path and not from `content` alone: a cache then makes up for what it has lost, also
         # in the middle.
         return _DescribedNar(path_infos, info)

@@ -13,6 +13,7 @@ from tvixstore.errors import Incomplete, InvalidData, Untrusted
 from tvixstore.nar import NarIdentities, NarIdentity
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import PathInfo, PathInfoService
+from tvixstore.policy.tracing import found
 from tvixstore.rpc.server.refusals import Refusal, absent
 from tvixstore.tree import Content
 
@@ -26,6 +27,7 @@ class PathInfoHandlers:
     async def get(self, path_hash: bytes) -> PathInfo:
         if (info := await self.path_infos.get(path_hash)) is None:
             raise absent(f"path {nixbase32.encode(path_hash)}")
+        found(info.store_path)
         return info
 
     async def put(self, info: PathInfo) -> PathInfo:

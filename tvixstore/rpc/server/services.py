@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from grpclib.const import Handler
 
+from tvixstore.explain import RequestKind
 from tvixstore.rpc import methods
 from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server import health, reflection
@@ -27,6 +28,9 @@ from tvixstore.rpc.server.reflection import ReflectionHandlers
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
+
+# Hears of a call's only request before it is handled.
+Began = Callable[[Call[Any, Any], Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +71,23 @@ def _store_rows(front: GrpcFront) -> list[Row]:
     directories = DirectoryHandlers(front.content.directories)
     path_infos = PathInfoHandlers(front.path_infos, front.content, front.nars)
     proxy = ProxyHandlers(front.path_infos)
+    told = partial(_told, front)
     return [
         Row(methods.STAT_BLOB, _unary(blobs.stat), "read"),
         Row(methods.READ_BLOB, _stream_out(blobs.read), "read"),
         Row(methods.PUT_BLOB, _stream_in(blobs.put), "write"),
         Row(methods.GET_DIRECTORY, _stream_out(directories.get), "read", gathers=True),
         Row(methods.PUT_DIRECTORY, _stream_in(directories.put), "write", holds=True),
-        Row(methods.GET_PATH_INFO, _unary(path_infos.get), "read"),
+        Row(
+            methods.GET_PATH_INFO,
+            _unary(path_infos.get, told("lookup", methods.GET_PATH_INFO)),
+            "read",
+        ),
         Row(methods.PUT_PATH_INFO, _unary(path_infos.put), "write"),
         Row(methods.CALCULATE_NAR, _unary(path_infos.calculate_nar), "read"),
         Row(methods.LIST_PATH_INFOS, _stream_out(path_infos.list), "read", gathers=True),
-        Row(methods.DESCRIBE, _unary(proxy.describe), "read"),
-        Row(methods.OPEN_NAR, _stream_out(proxy.open_nar), "read"),
+        Row(methods.DESCRIBE, _unary(proxy.describe, told("lookup", methods.DESCRIBE)), "read"),
+        Row(methods.OPEN_NAR, _stream_out(proxy.open_nar, told("nar", methods.OPEN_NAR)), "read"),
     ]
 
 
@@ -108,16 +117,36 @@ def _meta_rows(names: list[str], dispatcher: Dispatcher) -> list[Row]:
     ]
 
 
-def _unary(handler: Callable[[Request], Awaitable[Reply]]) -> Serve:
+def _told(front: GrpcFront, kind: RequestKind, method: Method[Any, Any]) -> Began:
+    """Has calls that ask for a path told of afterwards."""
+    what = f"{method.service}/{method.name}"
+
+    def began(call: Call[Any, Any], request: Any) -> None:
+        call.told = front.explanations.begin_for(kind, request, "grpc", what)
+
+    return began
+
+
+def _untold(call: Call[Any, Any], request: Any) -> None:
+    return None
+
+
+def _unary(handler: Callable[[Request], Awaitable[Reply]], began: Began = _untold) -> Serve:
     async def serve(call: Call[Request, Reply]) -> None:
-        await call.send(await handler(await call.receive()))
+        request = await call.receive()
+        began(call, request)
+        await call.send(await handler(request))
 
     return serve
 
 
-def _stream_out(handler: Callable[[Request], AsyncGenerator[Reply, None]]) -> Serve:
+def _stream_out(
+    handler: Callable[[Request], AsyncGenerator[Reply, None]], began: Began = _untold
+) -> Serve:
     async def serve(call: Call[Request, Reply]) -> None:
-        async with aclosing(handler(await call.receive())) as replies:
+        request = await call.receive()
+        began(call, request)
+        async with aclosing(handler(request)) as replies:
             async for reply in replies:
                 await call.send(reply)
         await call.flush()
