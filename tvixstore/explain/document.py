@@ -69,7 +69,7 @@ def step_document(step: Step, trace: Trace, depth: int = _DEPTH) -> Document:
         "seconds": _rounded((step.trace.clock() if ended is None else ended) - step.began),
         "outcome": step.outcome or "waiting",
         "reason": None if step.reason is None else redact(step.reason),
-        "bytes": step.bytes,
+        "bytes": _bytes(step),
         "notes": [_note(note) for note in notes_of(step)],
         "steps": [step_document(each, trace, depth - 1) for each in below],
     }
@@ -93,6 +93,11 @@ def notes_of(step: Step) -> Iterator[Note]:
     for child in tuple(step.children or ()):
         if not child.kind:
             yield from notes_of(child)
+
+
+def _bytes(step: Step) -> int:
+    shared = [child for child in tuple(step.children or ()) if not child.kind]
+    return step.bytes + sum(map(_bytes, shared))
 
 
 def _note(note: Note) -> Document:

@@ -8,6 +8,7 @@ from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 
@@ -20,10 +21,10 @@ class BreakerPathInfoService(PathInfoWrapper):
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
-        return await self.breaker.run(lambda: self.inner.describe(path_hash, nar_sha256))
+        return await self.breaker.run(lambda: self.inner.describe(path_hash, nar_sha256), tell=note)
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
-        return await self.breaker.run(lambda: self.inner.get(path_hash), download=True)
+        return await self.breaker.run(lambda: self.inner.get(path_hash), download=True, tell=note)
 
     async def open_nar(
         self,
@@ -33,5 +34,7 @@ class BreakerPathInfoService(PathInfoWrapper):
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
         return await self.breaker.run(
-            lambda: self.inner.open_nar(description, offset, length, into), download=True
+            lambda: self.inner.open_nar(description, offset, length, into),
+            download=True,
+            tell=note,
         )

@@ -19,6 +19,7 @@ from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.service import PathInfoService
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 log = Logger("tvixstore.pathinfo.relay")
@@ -132,6 +133,8 @@ class NarRelay(ByteStream):
                     bytes=self._position,
                     reason=str(error) or type(error).__name__,
                 )
+                text = f"{member.name} went on at byte {self._position}: {error}"
+                note("nar.continued", text)
                 self._member, self._stream = member, stream
                 self._parts.append(member)
                 return

@@ -23,6 +23,7 @@ from tvixstore.errors import (
 )
 from tvixstore.policy import hearsay
 from tvixstore.policy.tasks import OUTRUN
+from tvixstore.policy.tracing import Tell, untold
 
 Result = TypeVar("Result")
 
@@ -62,14 +63,21 @@ class Breaker:
         """Whether the last word is that it is down: until a probe has succeeded."""
         return self._probe_at is not None
 
-    async def run(self, call: Callable[[], Awaitable[Result]], *, download: bool = False) -> Result:
+    async def run(
+        self,
+        call: Callable[[], Awaitable[Result]],
+        *,
+        download: bool = False,
+        tell: Tell = untold,
+    ) -> Result:
         """What `call` returns or raises; raises `Unavailable` without calling while open.
 
         A `download` takes as long as it takes: that somebody no longer waits for it says nothing.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        is_probe = self._admit(started)
+        is_probe = self._admit(started, tell)
+        was_open = self.is_open
         try:
             with hearsay.guarded() as guarded:
                 result = await call()
@@ -95,6 +103,8 @@ class Breaker:
                 self._succeeded()
             return result
         finally:
+            if self.is_open is not was_open:
+                self._tell_of_change(tell)
             if is_probe and self._probing == started:
                 self._probing = None
 
@@ -105,16 +115,18 @@ class Breaker:
         ):
             self._failed(asyncio.get_running_loop().time(), str(error), False)
 
-    def _admit(self, now: float) -> bool:
+    def _admit(self, now: float, tell: Tell) -> bool:
         """Whether the call is the probe; raises `Unavailable` if it may not go."""
         if self._probe_at is None:
             return False
         probed = self._probing is not None and now - self._probing < self.slow
+        failing = f"it has been failing for {now - self._since:.0f} s: {self.reason}"
         if probed or now < self._probe_at:
-            raise Unavailable(
-                f"left alone, as it has been failing for {now - self._since:.0f} s: {self.reason}",
-                retry_after=max(0.0, self._probe_at - now),
-            )
+            left = max(0.0, self._probe_at - now)
+            until = f"for {left:.3g} s more" if left else "while it is probed"
+            tell("breaker.open", f"left alone {until}", left)
+            raise Unavailable(f"left alone, as {failing}", retry_after=left)
+        tell("breaker.probe", f"the probe, as {failing}", None)
         self._probing = now
         return True
 
@@ -131,6 +143,13 @@ class Breaker:
             self._probe_at = now + self.open_for
             if self.on_change is not None:
                 self.on_change(True, reason)
+
+    def _tell_of_change(self, tell: Tell) -> None:
+        if self.is_open:
+            text = f"left alone for {self.open_for:.3g} s from now on: {self._in_a_row} in a row"
+            tell("breaker.opened", text, self.open_for)
+        else:
+            tell("breaker.closed", "it is up again", None)
 
     def _succeeded(self) -> None:
         self._in_a_row = 0

@@ -27,6 +27,7 @@ from tvixstore.errors import (
 from tvixstore.policy.deadline import attempt_limit, remaining
 from tvixstore.policy.spool import Overrun
 from tvixstore.policy.timeout import answer_within
+from tvixstore.policy.tracing import Tell, untold
 from tvixstore.policy.verdict import NobodyKnows
 
 Result = TypeVar("Result")
@@ -81,7 +82,7 @@ class Retry:
     max_delay: float = 2.0
     random: Random = field(default_factory=Random, repr=False, compare=False)
 
-    async def run(self, call: Callable[[], Awaitable[Result]]) -> Result:
+    async def run(self, call: Callable[[], Awaitable[Result]], tell: Tell = untold) -> Result:
         for attempt in range(1, self.attempts):
             try:
                 return await _attempt(call)
@@ -91,7 +92,11 @@ class Retry:
                 wanted = error.retry_after if isinstance(error, Unavailable) else None
                 pause = self._pause(attempt, wanted)
                 if pause is None:
+                    tell("retry.no_time", f"no time is left for attempt {attempt + 1}", None)
                     raise
+                tell(
+                    "retry", f"attempt {attempt + 1} of {self.attempts}, after {pause:.3g} s", pause
+                )
             await asyncio.sleep(pause)
         return await _attempt(call)
 

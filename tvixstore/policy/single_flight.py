@@ -7,13 +7,13 @@ or departure is nobody else's. It is cancelled only when all of its callers have
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tvixstore.errors import Unavailable
 from tvixstore.policy import tasks
+from tvixstore.policy.tracing import Step, apart, note, shared, take_in
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[Result]):
     task: asyncio.Task[Result]
+    # What is told of it, if whoever began it is told of.
+    step: Step | None
     callers: int = 0
 
 
@@ -39,7 +41,11 @@ class SingleFlight(Generic[Key, Result]):
         """What `work` returns or raises, or the work that is under way for `key` already."""
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(self._start(key, work))
+            step = shared()
+            flight = self._flights[key] = _Flight(self._start(key, work, step), step)
+        else:
+            note("joined", "joined the same question of somebody else, which was under way")
+        take_in(flight.step)
         flight.callers += 1
         try:
             await asyncio.wait([flight.task])
@@ -59,10 +65,10 @@ class SingleFlight(Generic[Key, Result]):
         await tasks.end(list(self._tasks))
 
     def _start(
-        self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]
+        self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]], step: Step | None
     ) -> asyncio.Task[Result]:
         task = asyncio.get_running_loop().create_task(
-            work(), name=f"single flight {key!r}", context=contextvars.Context()
+            work(), name=f"single flight {key!r}", context=apart(step)
         )
         self._tasks.add(task)
 

@@ -24,13 +24,16 @@ from tvixstore.log import redact
 
 Answer = TypeVar("Answer")
 Clock = Callable[[], float]
+# `note`, or `untold`.
+Tell = Callable[[str, str, float | None], None]
 
 # Steps and notes of one trace, and characters of one text.
 MOST: Final = 250
 MOST_SHARED: Final = 60
 TEXT: Final = 400
-# Stores of blobs and Directories that are told apart.
+# Stores of blobs and Directories that are told apart, and notes of one step.
 _SUMS: Final = 40
+_NOTES: Final = 12
 
 
 class Note(NamedTuple):
@@ -144,7 +147,9 @@ class Step:
             self.children.append(step)
 
     def note(self, code: str, text: str = "", seconds: float | None = None) -> None:
-        if self.trace.has_room():
+        if self.notes is not None and len(self.notes) >= _NOTES:
+            self.trace.left_out += 1
+        elif self.trace.has_room():
             if self.notes is None:
                 self.notes = []
             self.notes.append(Note(code, bounded_text(text), seconds))
@@ -179,6 +184,10 @@ def note(code: str, text: str = "", seconds: float | None = None) -> None:
     step = _here.get()
     if step is not None:
         step.note(code, text, seconds)
+
+
+def untold(code: str, text: str = "", seconds: float | None = None) -> None:
+    """In place of `note`, for policies around what is asked too often to be told of."""
 
 
 def found(path: object) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tvixstore.log import Logger
 from tvixstore.policy.spool import Overrun, SpoolReader
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class NarStream(ByteStream):
         length = None if self._end is None else self._end - behind.position
         fill = self._fills.start(self._job, shared=False)
         self._reader = fill.spool.open_reader(behind.position, length)
+        note("download.again", f"fell behind at byte {behind.position}: downloads for itself")
         log.info(
             "fill.again",
             node=self._job.source.upstream.name,
