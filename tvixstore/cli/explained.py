@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import typer
 
-from tvixstore.explain.sentence import spell, spell_size
+from tvixstore.explain.sentence import spell_size
+from tvixstore.policy.tracing import spell
 
 Document = dict[str, Any]
 
@@ -89,7 +90,10 @@ def _row(step: Document, lead: str) -> Row:
     details = [] if step["call"] in ("describe", "download") else [step["call"]]
     if step["reason"] and not any(each["outcome"] in _FAILED for each in step["steps"]):
         details.append(step["reason"])
-    details += map(_note, step["notes"])
+    # A status is told with the reason that it is, if it is one.
+    details += [
+        _note(each) for each in step["notes"] if not (step["reason"] and each["code"] == "http")
+    ]
     if step["bytes"]:
         details.append(spell_size(step["bytes"]))
     return Row(

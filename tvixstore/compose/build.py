@@ -60,6 +60,7 @@ from tvixstore.pathinfo.nix import Fills, Upstream
 from tvixstore.pathinfo.traced import TracedPathInfoService
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.negative import Arrivals
+from tvixstore.policy.tracing import Label
 from tvixstore.pools import Pools
 from tvixstore.rpc.client import Peer
 from tvixstore.tree import Content
@@ -208,13 +209,14 @@ class Builder:
         takes_puts = isinstance(node, _LEAVES) and not isinstance(node, NixNode)
         if takes_puts and self._remembers_absence("path_infos"):
             service = AnnouncingPathInfoService(service, self.path_infos_arriving)
+        label = Label(name, node.type)
         # Everything together is `root` to whoever reads metrics, whatever is on top of it; a root
         # that is a leaf is counted as one, and not twice.
         whole = name == self.graph.served and not isinstance(self.graph.path_infos[ROOT], _LEAVES)
         if whole or isinstance(node, _LEAVES):
             meter = self.metrics.node("pathinfo", ROOT if whole else name)
-            return MeteredPathInfoService(service, meter, status, name=name, kind=node.type)
-        return TracedPathInfoService(service, name, node.type)
+            return MeteredPathInfoService(service, meter, status, label=label, on_top=whole)
+        return TracedPathInfoService(service, label)
 
     def forget_absences(self) -> None:
         """Has everybody who remembers that something was absent forget it."""

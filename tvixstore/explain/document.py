@@ -6,6 +6,7 @@ have begun before it. The schema is in docs/operating.md, and its names stay.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from tvixstore.explain.requests import Request
 from tvixstore.explain.sentence import sum_up
 from tvixstore.log import redact
-from tvixstore.policy.tracing import Note, Step, Trace, bounded_text
+from tvixstore.policy.tracing import Note, Step, Trace, bounded_text, clock
 
 Document = dict[str, Any]
 
@@ -25,7 +26,7 @@ def document_of(
     digits: str, lookup: Request | None, nar: Request | None, dry_run: Request | None
 ) -> Document:
     """What is known of the path with that hash."""
-    known = [each.step.trace.path for each in (dry_run, lookup, nar) if each is not None]
+    known = [each.path for each in (dry_run, lookup, nar) if each is not None]
     path = next((path for path in known if path is not None), None)
     return {
         "path_hash": digits,
@@ -38,41 +39,50 @@ def document_of(
 
 def request_document(request: Request) -> Document:
     """One request, with all that was asked for it."""
-    trace = request.step.trace
-    ended = request.ended
+    trace = request.trace or Trace()
+    steps = [step_document(step, request.began) for step in children_of(request)]
     told = {
-        "at": datetime.fromtimestamp(request.at, UTC).isoformat(timespec="milliseconds"),
-        "front": request.front,
-        "request": request.what,
-        "status": request.status,
-        "outcome": request.outcome or "waiting",
+        "at": _time(request.began),
+        "front": request.label.node,
+        "request": request.call,
+        "status": None if request.ended is None else request.status,
+        "outcome": "waiting" if request.ended is None else request.outcome,
         "reason": None if request.reason is None else redact(request.reason),
-        "seconds": _rounded((trace.clock() if ended is None else ended) - trace.began),
+        "seconds": _rounded(_ended(request) - request.began),
         "bytes": request.bytes,
-        "notes": [_note(note) for note in notes_of(request.step)],
-        "steps": [step_document(step, trace) for step in children_of(request.step)],
+        "notes": [_note(note) for note in notes_of(request)],
+        "steps": [*_hit(request), *steps],
         "content": _sums(trace),
         "left_out": trace.left_out,
     }
     return {"summary": sum_up(told), **told}
 
 
-def step_document(step: Step, trace: Trace, depth: int = _DEPTH) -> Document:
-    """A step and what is below it, in the order in which it was asked."""
-    ended = step.ended
+def step_document(step: Step, began: float, depth: int = _DEPTH) -> Document:
+    """A step of a request that `began` then, and what is below it, in the order of time."""
     below = children_of(step) if depth else []
     return {
-        "node": step.node,
-        "kind": step.kind,
+        "node": step.label.node,
+        "kind": step.label.kind,
         "call": step.call,
-        "at": _rounded(step.began - trace.began),
-        "seconds": _rounded((step.trace.clock() if ended is None else ended) - step.began),
+        "at": _rounded(step.began - began),
+        "seconds": _rounded(_ended(step) - step.began),
         "outcome": step.outcome or "waiting",
         "reason": None if step.reason is None else redact(step.reason),
         "bytes": _bytes(step),
         "notes": [_note(note) for note in notes_of(step)],
-        "steps": [step_document(each, trace, depth - 1) for each in below],
+        "steps": [step_document(each, began, depth - 1) for each in below],
     }
+
+
+def _hit(request: Request) -> list[Document]:
+    """Who described it at once, as a step that took no time worth measuring."""
+    if request.hit is None:
+        return []
+    step = Step(request.hit, "describe", request.began)
+    step.ended = request.began
+    step.outcome = "present"
+    return [step_document(step, request.began)]
 
 
 def children_of(step: Step) -> list[Step]:
@@ -82,7 +92,7 @@ def children_of(step: Step) -> list[Step]:
 
 def _children(step: Step) -> Iterator[Step]:
     for child in tuple(step.children or ()):
-        if child.kind:
+        if child.label.kind:
             yield child
         else:
             yield from _children(child)
@@ -91,12 +101,12 @@ def _children(step: Step) -> Iterator[Step]:
 def notes_of(step: Step) -> Iterator[Note]:
     yield from tuple(step.notes or ())
     for child in tuple(step.children or ()):
-        if not child.kind:
+        if not child.label.kind:
             yield from notes_of(child)
 
 
 def _bytes(step: Step) -> int:
-    shared = [child for child in tuple(step.children or ()) if not child.kind]
+    shared = [child for child in tuple(step.children or ()) if not child.label.kind]
     return step.bytes + sum(map(_bytes, shared))
 
 
@@ -118,6 +128,18 @@ def _sums(trace: Trace) -> list[Document]:
         }
         for (service, node), found in sorted((trace.sums or {}).items())
     ]
+
+
+def _ended(step: Step) -> float:
+    """Its end, or now if it goes on."""
+    return clock() if step.ended is None else step.ended
+
+
+def _time(moment: float) -> str:
+    """A moment of the traces' clock by the wall's."""
+    at = time.time() - clock() + moment
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def _rounded(seconds: float) -> float:

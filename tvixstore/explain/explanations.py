@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tvixstore.errors import Skipped, StoreError
 from tvixstore.explain.document import document_of
@@ -13,7 +12,9 @@ from tvixstore.explain.requests import Recent, Request, RequestKind
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import PathInfoService
 from tvixstore.policy import tracing
-from tvixstore.policy.tracing import MOST, outcome_of
+from tvixstore.policy.tracing import Label, bounded_text, clock
+
+_DRY_RUN: Final = Label("dry-run", "request")
 
 
 @dataclass(eq=False)
@@ -23,49 +24,24 @@ class Explanations:
     lookups: Recent = field(default_factory=Recent)
     nars: Recent = field(default_factory=Recent)
 
-    def begin_for(
-        self, kind: RequestKind | None, wanted: object, front: str, what: str
-    ) -> Request | None:
-        """Begins a request for `wanted`, which is the hash of a path or has one as `path_hash`.
+    def begin(self, kind: RequestKind, request: Request) -> None:
+        """This task begins to serve `request`, which can be told of at once, also while it hangs.
 
-        `None` if it is of no `kind` that is told of, or about no path.
+        It stays what is being done until the next one begins: nothing is told of a request that
+        is over.
         """
-        if kind is None:
-            return None
-        path_hash = wanted if isinstance(wanted, bytes) else getattr(wanted, "path_hash", None)
-        return None if path_hash is None else self.begin(kind, path_hash, front, what)
+        (self.lookups if kind == "lookup" else self.nars).add(request)
+        tracing.begin(request)
 
-    def begin(self, kind: RequestKind, path_hash: bytes, front: str, what: str) -> Request:
-        """A request begins, which this task serves until it `leave`s or `end`s it.
-
-        It can be told of at once, also while it hangs.
-        """
-        request = Request(kind, path_hash, front, what)
-        self._table(kind).add(request)
-        request.begin()
-        return request
-
-    def end(
-        self,
-        request: Request,
-        status: int | str,
-        outcome: str,
-        reason: str | None = None,
-        size: int = 0,
-    ) -> None:
-        """It was answered like that, with so many bytes; what is still done for it counts no more.
-
-        May be called from elsewhere than `begin`, where the task has left it before.
-        """
-        request.leave()
-        trace = request.step.trace
-        request.ended = trace.clock()
-        trace.is_open = False
-        request.status = status
-        request.outcome = outcome
-        request.reason = None if reason is None else tracing.bounded_text(reason)
-        request.bytes = size
-        self._table(request.kind).weigh(request, 1 + MOST - trace.left)
+    def end(self, request: Request, ended: float) -> None:
+        """It was answered; nothing more is told of what is done for it."""
+        request.ended = ended
+        if request.reason is not None:
+            request.reason = bounded_text(request.reason)
+        if request.trace is not None:
+            request.trace.is_open = False
+            self.lookups.weigh(request)
+            self.nars.weigh(request)
 
     async def document(
         self, path_hash: bytes, path_infos: PathInfoService, *, dry_run: bool = False
@@ -87,29 +63,32 @@ class Explanations:
         document = await self.document(path_hash, path_infos, dry_run=dry_run)
         return None if document is None else json.dumps(document, ensure_ascii=False)
 
-    def _table(self, kind: RequestKind) -> Recent:
-        return self.lookups if kind == "lookup" else self.nars
+
+def found(path: object) -> None:
+    """The store path that the request which this task serves is about."""
+    request = tracing.here()
+    if isinstance(request, Request):
+        request.path = path
+
+
+def path_hash_of(wanted: object) -> bytes | None:
+    """The hash of the path that a request is about: it is one, or it has one."""
+    return wanted if isinstance(wanted, bytes) else getattr(wanted, "path_hash", None)
 
 
 async def _dry_run(path_hash: bytes, path_infos: PathInfoService) -> Request:
     """A lookup that nobody waits for but who wants to know how it goes."""
-    request = Request("lookup", path_hash, "dry-run", "describe")
-    trace = request.step.trace
-    outcome, reason = "absent", None
-    request.begin()
+    request = Request(_DRY_RUN, "describe", clock())
+    token = tracing.begin(request)
     try:
-        if (found := await path_infos.describe(path_hash)) is not None:
-            outcome = "present"
-            trace.path = found.store_path
-    except asyncio.CancelledError:
-        raise
-    except Skipped as error:
-        outcome, reason = "skipped" if error.answered else "unknown", str(error)
+        description = await path_infos.describe(path_hash)
+        request.end("absent" if description is None else "present")
+        request.path = None if description is None else description.store_path
     except StoreError as error:
-        outcome, reason = outcome_of(error), str(error) or type(error).__name__
+        request.fail(error)
+        if isinstance(error, Skipped) and error.answered:
+            request.outcome = "skipped"
     finally:
-        request.leave()
-        request.ended = trace.clock()
-        trace.is_open = False
-    request.outcome, request.reason = outcome, reason
+        tracing.over(token)
+        request.opened().is_open = False
     return request

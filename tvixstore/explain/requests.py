@@ -2,75 +2,40 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from tvixstore.policy import tracing
-from tvixstore.policy.tracing import Step, Trace
-
-if TYPE_CHECKING:
-    from contextvars import Token
+from tvixstore.policy.tracing import MOST, Step
 
 RequestKind = Literal["lookup", "nar"]
 
-# Paths that are told of, and the steps and notes of all of them together: some 30 MB at most.
+# Paths that are told of, and steps and notes of those that have many: some 30 MB at most.
 _PATHS: Final = 4096
 _WEIGHT: Final = 100_000
+# So many steps and notes of each path do not count.
+_LIGHT: Final = 24
 
 
-class Request:
-    """One request; `outcome` is `None` while it is under way."""
+class Request(Step):
+    """One request, which is above all steps that are taken for it.
 
-    __slots__ = (
-        "at",
-        "bytes",
-        "ended",
-        "front",
-        "kind",
-        "outcome",
-        "path_hash",
-        "reason",
-        "status",
-        "step",
-        "token",
-        "weight",
-        "what",
-    )
+    Its label has the front door, and its call what was asked there; `status`, `outcome`, `reason`
+    and `bytes` are how it was answered.
+    """
 
-    def __init__(self, kind: RequestKind, path_hash: bytes, front: str, what: str) -> None:
-        self.kind: RequestKind = kind
-        self.path_hash = path_hash
-        # `http` or `grpc`, and what was asked there.
-        self.front = front
-        self.what = what
-        self.at = time.time()
-        # Its own step is above all others.
-        self.step = Step(Trace(), "", "request", what)
-        self.ended: float | None = None
-        self.status: int | str | None = None
-        self.outcome: str | None = None
-        self.reason: str | None = None
-        self.bytes = 0
-        # What it takes in the table; 0 as long as it grows.
-        self.weight = 0
-        self.token: Token[Step | None] | None = None
-
-    def begin(self) -> None:
-        """What this task does from now on is done for the request."""
-        self.token = tracing.begin(self.step)
-
-    def leave(self) -> None:
-        """This task does something else from now on."""
-        if self.token is not None:
-            tracing.over(self.token)
-            self.token = None
+    takes_hit = True
+    status: int | str | None = None
+    # The store path, once somebody knew it.
+    path: object = None
+    path_hash = b""
+    # What it counts in the table.
+    weight = 0
 
 
 @dataclass(eq=False)
 class Recent:
-    """The last request for each path that is asked for; those begun longest ago go first."""
+    """The last request for each path that is asked for; paths that came first go first."""
 
     paths: int = _PATHS
     weight: int = _WEIGHT
@@ -86,22 +51,26 @@ class Recent:
     def add(self, request: Request) -> None:
         """In place of the one before it. It may still be under way."""
         requests = self._requests
-        before = requests.pop(request.path_hash, None)
-        if before is not None:
+        if self._weight and (before := requests.get(request.path_hash)) is not None:
             self._weight -= before.weight
+            before.weight = 0
         requests[request.path_hash] = request
         if len(requests) > self.paths:
-            self._forget_oldest()
+            self._forget_first()
 
-    def weigh(self, request: Request, weight: int) -> None:
-        """It is over, and takes that much."""
+    def weigh(self, request: Request) -> None:
+        """It is over, and grows no more."""
+        trace = request.trace
+        if trace is None or (weight := MOST - trace.left) <= _LIGHT:
+            return
         if self._requests.get(request.path_hash) is not request:
             return
         request.weight = weight
         self._weight += weight
         while self._weight > self.weight:
-            self._forget_oldest()
+            self._forget_first()
 
-    def _forget_oldest(self) -> None:
+    def _forget_first(self) -> None:
         _, gone = self._requests.popitem(last=False)
         self._weight -= gone.weight
+        gone.weight = 0

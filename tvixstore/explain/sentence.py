@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from tvixstore.policy.tracing import spell
+
 Document = dict[str, Any]
 
 # Nodes that choose among others. What they choose among are called members here, each with all the
@@ -12,6 +14,13 @@ Document = dict[str, Any]
 _CHOICES: Final = frozenset({"race", "fallback", "cache", "combined", "mirror", "shard"})
 # The call that says most of where something came from comes first.
 _CALLS: Final = ("open_nar", "get", "describe")
+_TROUBLE: Final = ("unknown", "rejected")
+_TOLD: Final = {
+    "absent": "had nothing",
+    "unknown": "could not say",
+    "rejected": "is not believed",
+    "cancelled": "cancelled",
+}
 _LEFT_ALONE: Final = "breaker.open"
 _REMEMBERED: Final = "memory.absent"
 
@@ -19,9 +28,16 @@ _REMEMBERED: Final = "memory.absent"
 def sum_up(request: Document) -> str:
     """`request` in a sentence that begins with its outcome."""
     outcome = request["outcome"]
-    members = [each for each in members_of(request["steps"]) if each["call"] in _CALLS]
+    members = list(members_of(_telling(request["steps"])))
     parts = [_MAIN.get(outcome, _failed)(request, members), *_others(outcome, members)]
     return f"{outcome}: {'; '.join(part for part in parts if part)}"
+
+
+def _telling(steps: Sequence[Document]) -> list[Document]:
+    """Those that say most: of a NAR how it was opened, and not how it was looked up before."""
+    calls = {step["call"] for step in steps}
+    call = next((call for call in _CALLS if call in calls), None)
+    return [step for step in steps if step["call"] == call]
 
 
 def members_of(steps: Sequence[Document]) -> Iterator[Document]:
@@ -40,15 +56,6 @@ def name_of(step: Document) -> str:
         if step["kind"] == "download":
             break
     return str(step["node"]).partition("/")[0]
-
-
-def spell(seconds: float) -> str:
-    """`seconds` for people."""
-    if seconds >= 100:
-        return f"{seconds:.0f} s"
-    if seconds >= 1:
-        return f"{seconds:.3g} s"
-    return f"{seconds * 1000:.3g} ms"
 
 
 def spell_size(size: float) -> str:
@@ -76,9 +83,9 @@ def _chooses(step: Document) -> bool:
 
 def _present(request: Document, members: Sequence[Document]) -> str:
     had = [each for each in members if each["outcome"] == "present"]
-    winner = min(had, key=lambda each: _CALLS.index(each["call"]), default=None)
     took = spell(request["seconds"])
-    parts = [f"answered in {took}"] if winner is None else [f"{name_of(winner)} had it, {took}"]
+    # What another one also had came too late.
+    parts = [f"{name_of(had[0])} had it, {took}" if had else f"answered in {took}"]
     parts += [_download(each) for each in downloads_of(request["steps"])]
     return "; ".join(parts)
 
@@ -86,12 +93,12 @@ def _present(request: Document, members: Sequence[Document]) -> str:
 def _download(step: Document) -> str:
     size, seconds = spell_size(step["bytes"]), spell(step["seconds"])
     how = {
-        "done": "and kept",
-        "passed": "and not kept",
-        "failed": f"and failed: {step['reason']}",
-        "cancelled": "and was stopped",
-    }.get(step["outcome"], "so far")
-    return f"{size} came from {step['node']} in {seconds} {how}"
+        "done": ", and are kept",
+        "passed": f", and are not kept: {step['reason']}",
+        "failed": f", and then it failed: {step['reason']}",
+        "cancelled": ", and then it was stopped",
+    }.get(step["outcome"], " so far")
+    return f"{size} came from {step['node']} in {seconds}{how}"
 
 
 def _absent(request: Document, members: Sequence[Document]) -> str:
@@ -110,12 +117,15 @@ def _waiting(request: Document, members: Sequence[Document]) -> str:
 
 
 def _failed(request: Document, members: Sequence[Document]) -> str:
-    reason = request["reason"]
-    if reason is None:
-        waited = _names(each for each in members if each["outcome"] == "cancelled")
-        after = f"after {spell(request['seconds'])}"
-        return f"{after}, while waiting for {waited}" if waited else after
-    return f"{reason}, {spell(request['seconds'])}"
+    failed = [each for each in members if each["outcome"] in _TROUBLE and not _is_skipped(each)]
+    took = spell(request["seconds"])
+    if failed:
+        told = [f"{name_of(each)} {_TOLD[each['outcome']]} ({each['reason']})" for each in failed]
+        return "; ".join([*dict.fromkeys(told), took])
+    if request["reason"] is not None:
+        return f"{request['reason']}, {took}"
+    waited = _names(each for each in members if each["outcome"] == "cancelled")
+    return f"after {took}, while waiting for {waited}" if waited else f"after {took}"
 
 
 _MAIN: Final = {"present": _present, "absent": _absent, "waiting": _waiting}
@@ -123,21 +133,21 @@ _MAIN: Final = {"present": _present, "absent": _absent, "waiting": _waiting}
 
 def _others(outcome: str, members: Sequence[Document]) -> Iterator[str]:
     """What became of those who did not bring the answer."""
-    told = {
-        "absent": "had nothing",
-        "unknown": "could not say",
-        "rejected": "is not believed",
-        "cancelled": "cancelled",
-    }
-    skipped = [each for each in members if any(_notes(each, _LEFT_ALONE))]
-    for kind, text in told.items():
-        group = [each for each in members if each["outcome"] == kind and each not in skipped]
-        # Of those who failed together the reason tells; those the client gave up are told of.
-        if group and kind != outcome:
-            yield f"{_names(group)} {text}"
-    for each in skipped:
+    # The reasons of those who failed are told already.
+    told = [
+        kind for kind in _TOLD if kind != outcome and (outcome in _MAIN or kind not in _TROUBLE)
+    ]
+    for kind in told:
+        group = [each for each in members if each["outcome"] == kind and not _is_skipped(each)]
+        if group:
+            yield f"{_names(group)} {_TOLD[kind]}"
+    for each in filter(_is_skipped, members):
         (note, *_) = _notes(each, _LEFT_ALONE)
         yield f"{name_of(each)} skipped ({note['text']})"
+
+
+def _is_skipped(step: Document) -> bool:
+    return any(_notes(step, _LEFT_ALONE))
 
 
 def _notes(step: Document, code: str) -> Iterator[Document]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tvixstore.castore import Digest, Node, encode_node
 from tvixstore.errors import Incomplete, StorageFull, StoreError
+from tvixstore.explain import found
 from tvixstore.http.answers import Answer, absent, text
 from tvixstore.http.body import prime
 from tvixstore.http.codings import PREFERRED, accepted
@@ -19,7 +20,6 @@ from tvixstore.log import Logger
 from tvixstore.nar import nar_size, render
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import Description, PathInfo, PathInfoService
-from tvixstore.policy.tracing import found
 from tvixstore.pools import Pools
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content

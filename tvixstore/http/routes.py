@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tvixstore.access import Right
 from tvixstore.errors import Incomplete, InvalidData, Skipped, StorageFull, Unsupported
-from tvixstore.explain import RequestKind
+from tvixstore.explain import RequestKind, found
 from tvixstore.http import nars, puts
 from tvixstore.http.answers import TEXT, Answer, absent, invalid, skipped
 from tvixstore.http.explain import explain, parse_explain
@@ -40,7 +40,6 @@ from tvixstore.http.urls import (
 from tvixstore.log import redact
 from tvixstore.nar import listing, listing_of_nar
 from tvixstore.nix import STORE_DIR, nixbase32
-from tvixstore.policy.tracing import found
 
 
 @dataclass(slots=True)
@@ -72,6 +71,8 @@ class Method:
     right: Right | None
     parse: Callable[[str, str], Any]
     answer: Callable[[Call, Any], Awaitable[Answer]]
+    # What it is called where it is told of.
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +250,9 @@ def _row(
     told: RequestKind | None = None,
 ) -> Route:
     """A route to read, and to write if there is something to `put` it with."""
-    read = Method(right, parse, answer)
-    methods = {"GET": read, "HEAD": read}
+    methods = {
+        method: Method(right, parse, answer, f"{method} {name}") for method in ("GET", "HEAD")
+    }
     if put is not None:
         methods["PUT"] = Method("write", parse_put or parse, put)
     return Route(name, re.compile(pattern, re.ASCII), methods, told)

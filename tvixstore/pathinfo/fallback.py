@@ -10,7 +10,7 @@ from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.members import PathInfoMembers
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.deadline import bounded, within
-from tvixstore.policy.tracing import here, note
+from tvixstore.policy.tracing import here, note, spell
 from tvixstore.policy.verdict import Verdict
 
 # Of a member's share of time, what it knows of. It fails by itself then, with a reason that its
@@ -62,6 +62,6 @@ async def _ask(
                 return await member.describe(path_hash, nar_sha256)
     except TimeoutError:
         if scope.expired():
-            note("lookup_timeout", f"{name} had no answer within its {seconds:.3g} s", seconds)
+            note("lookup_timeout", f"{name} had no answer within its {spell(seconds)}", seconds)
             raise Unavailable(f"no answer within {seconds:.3g} s") from None
         raise

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.negative import Absences
-from tvixstore.policy.tracing import here, note
+from tvixstore.policy.tracing import here, note, spell
 
 
 @dataclass(eq=False)
@@ -42,4 +42,4 @@ class NegativePathInfoService(PathInfoWrapper):
 
     def _tell(self, path_hash: bytes) -> None:
         if here() is not None and (left := self.absences.left(path_hash)) is not None:
-            note("memory.absent", f"remembered as absent for {left:.3g} s more", left)
+            note("memory.absent", f"remembered as absent for {spell(left)} more", left)

@@ -20,7 +20,7 @@ from tvixstore.errors import InvalidData, StoreError
 from tvixstore.kv import Change, KeyValue
 from tvixstore.log import Logger
 from tvixstore.nix.store_path import HASH_BYTES
-from tvixstore.policy.tracing import here, note
+from tvixstore.policy.tracing import here, note, spell
 from tvixstore.policy.write_behind import WriteBehind
 
 _log = Logger(__name__)
@@ -259,9 +259,9 @@ class RememberedAnswers:
 
 def _tell(answer: _Answer, left: float) -> None:
     if answer.said is ABSENT:
-        note("memory.absent", f"remembered as absent for {left:.3g} s more", left)
+        note("memory.absent", f"remembered as absent for {spell(left)} more", left)
     else:
-        note("memory.present", f"its narinfo is remembered for {left:.3g} s more", left)
+        note("memory.present", f"its narinfo is remembered for {spell(left)} more", left)
 
 
 def _key(upstream: bytes, path_hash: bytes) -> bytes:

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
-from tvixstore.policy.tracing import traced
+from tvixstore.policy.tracing import Label, traced
 from tvixstore.streams import ByteStream
 
 
 @dataclass(eq=False)
 class TracedPathInfoService(PathInfoWrapper):
-    """Each call of `inner` is a step of the node `name`, of that `kind`."""
+    """Each call of `inner` is a step of the node that `label` names."""
 
-    name: str = field(repr=False)
-    kind: str = field(repr=False)
+    label: Label = field(repr=False)
 
     def __repr__(self) -> str:
         return repr(self.inner)
@@ -25,13 +24,13 @@ class TracedPathInfoService(PathInfoWrapper):
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
         asking = self.inner.describe(path_hash, nar_sha256)
-        return await traced(self.name, self.kind, "describe", asking)
+        return await traced(self.label, "describe", asking)
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
-        return await traced(self.name, self.kind, "get", self.inner.get(path_hash))
+        return await traced(self.label, "get", self.inner.get(path_hash))
 
     async def put(self, info: PathInfo) -> PathInfo:
-        return await traced(self.name, self.kind, "put", self.inner.put(info))
+        return await traced(self.label, "put", self.inner.put(info))
 
     async def open_nar(
         self,
@@ -41,4 +40,4 @@ class TracedPathInfoService(PathInfoWrapper):
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
         opening = self.inner.open_nar(description, offset, length, into)
-        return await traced(self.name, self.kind, "open_nar", opening)
+        return await traced(self.label, "open_nar", opening)

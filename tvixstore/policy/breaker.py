@@ -23,7 +23,7 @@ from tvixstore.errors import (
 )
 from tvixstore.policy import hearsay
 from tvixstore.policy.tasks import OUTRUN
-from tvixstore.policy.tracing import Tell, untold
+from tvixstore.policy.tracing import Tell, spell, untold
 
 Result = TypeVar("Result")
 
@@ -123,7 +123,7 @@ class Breaker:
         failing = f"it has been failing for {now - self._since:.0f} s: {self.reason}"
         if probed or now < self._probe_at:
             left = max(0.0, self._probe_at - now)
-            until = f"for {left:.3g} s more" if left else "while it is probed"
+            until = f"for {spell(left)} more" if left else "while it is probed"
             tell("breaker.open", f"left alone {until}", left)
             raise Unavailable(f"left alone, as {failing}", retry_after=left)
         tell("breaker.probe", f"the probe, as {failing}", None)
@@ -146,7 +146,9 @@ class Breaker:
 
     def _tell_of_change(self, tell: Tell) -> None:
         if self.is_open:
-            text = f"left alone for {self.open_for:.3g} s from now on: {self._in_a_row} in a row"
+            text = (
+                f"left alone for {spell(self.open_for)}: it failed {self._in_a_row} times in a row"
+            )
             tell("breaker.opened", text, self.open_for)
         else:
             tell("breaker.closed", "it is up again", None)

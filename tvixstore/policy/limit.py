@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from tvixstore.log import Logger
-from tvixstore.policy.tracing import Tell, untold
+from tvixstore.policy.tracing import Tell, spell, untold
 from tvixstore.streams import ByteStream
 
 # Seconds for which nobody reads from a stream before its permit is lent.
@@ -162,7 +162,7 @@ class Limit:
         began = time()
         permit = await self.permits.acquire()
         if (waited := time() - began) > 0:
-            tell("limit.waited", f"{waited:.3g} s until there was a place for it", waited)
+            tell("limit.waited", f"waited {spell(waited)} for its turn", waited)
         return permit
 
     @asynccontextmanager

@@ -18,7 +18,7 @@ from tvixstore.errors import Unavailable
 from tvixstore.log import Logger
 from tvixstore.policy import tasks
 from tvixstore.policy.hedge import Hedging
-from tvixstore.policy.tracing import Tell, untold
+from tvixstore.policy.tracing import Tell, spell, untold
 from tvixstore.policy.verdict import Verdict
 
 Result = TypeVar("Result")
@@ -131,7 +131,7 @@ class _Race(Generic[Result]):
     def _tell_of_hedge(self) -> None:
         after = self._hedging.after(self._latest)
         name = self._members[self._waiting[0]].name
-        text = f"{name} asked as well: no answer from {self._latest} within {after:.3g} s"
+        text = f"{name} asked as well: no answer from {self._latest} within {spell(after)}"
         self._tell("race.hedge", text, after)
 
     def _start(self) -> asyncio.Task[Result | None]:

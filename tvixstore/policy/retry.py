@@ -27,7 +27,7 @@ from tvixstore.errors import (
 from tvixstore.policy.deadline import attempt_limit, remaining
 from tvixstore.policy.spool import Overrun
 from tvixstore.policy.timeout import answer_within
-from tvixstore.policy.tracing import Tell, untold
+from tvixstore.policy.tracing import Tell, spell, untold
 from tvixstore.policy.verdict import NobodyKnows
 
 Result = TypeVar("Result")
@@ -95,7 +95,9 @@ class Retry:
                     tell("retry.no_time", f"no time is left for attempt {attempt + 1}", None)
                     raise
                 tell(
-                    "retry", f"attempt {attempt + 1} of {self.attempts}, after {pause:.3g} s", pause
+                    "retry",
+                    f"attempt {attempt + 1} of {self.attempts}, after {spell(pause)}",
+                    pause,
                 )
             await asyncio.sleep(pause)
         return await _attempt(call)

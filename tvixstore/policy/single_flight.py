@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from tvixstore.errors import Unavailable
 from tvixstore.policy import tasks
-from tvixstore.policy.tracing import Step, apart, note, shared, take_in
+from tvixstore.policy.tracing import Step, apart, is_told, note, shared, take_in
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -41,7 +41,7 @@ class SingleFlight(Generic[Key, Result]):
         """What `work` returns or raises, or the work that is under way for `key` already."""
         flight = self._flights.get(key)
         if flight is None:
-            step = shared()
+            step = shared() if is_told() else None
             flight = self._flights[key] = _Flight(self._start(key, work, step), step)
         else:
             note("joined", "joined the same question of somebody else, which was under way")

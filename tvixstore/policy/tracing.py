@@ -21,6 +21,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from tvixstore.errors import CorruptData, InvalidData
 from tvixstore.log import redact
+from tvixstore.policy.tasks import OUTRUN
 
 Answer = TypeVar("Answer")
 Clock = Callable[[], float]
@@ -34,6 +35,9 @@ TEXT: Final = 400
 # Stores of blobs and Directories that are told apart, and notes of one step.
 _SUMS: Final = 40
 _NOTES: Final = 12
+
+# Not the loop's time: uvloop's has a resolution of 1 ms, and a warm answer takes microseconds.
+clock: Clock = perf_counter
 
 
 class Note(NamedTuple):
@@ -56,22 +60,26 @@ class Sum:
         self.outcomes: dict[str, int] = {}
 
 
+class Label(NamedTuple):
+    """What a node is called, and of what type it is, as `compose show` has it."""
+
+    node: str
+    kind: str
+
+
 class Trace:
-    """What the steps of one request have in common. It holds none of them."""
+    """What the steps of one request have in common. It holds none of them.
 
-    __slots__ = ("began", "clock", "is_open", "left", "left_out", "path", "sums")
+    What is not written at once has its default in the class: a warm lookup is traced in a few
+    microseconds, of which each attribute that is set would take a good part.
+    """
 
-    def __init__(self, clock: Clock = perf_counter, most: int = MOST) -> None:
-        self.clock = clock
-        self.began = clock()
-        self.is_open = True
-        # How many more steps and notes fit, and how many did not.
-        self.left = most
-        self.left_out = 0
-        # The store path, once somebody knew it.
-        self.path: object = None
-        # By kind of service and node.
-        self.sums: dict[tuple[str, str], Sum] | None = None
+    is_open = True
+    # How many more steps and notes fit, and how many did not.
+    left = MOST
+    left_out = 0
+    # By kind of service and node.
+    sums: dict[tuple[str, str], Sum] | None = None
 
     def has_room(self) -> bool:
         """Whether there is room for one more step or note, which then counts."""
@@ -87,87 +95,114 @@ class Trace:
 class Step:
     """One call of a node: `outcome` and `ended` are `None` until it is over."""
 
-    __slots__ = (
-        "began",
-        "bytes",
-        "call",
-        "children",
-        "ended",
-        "kind",
-        "node",
-        "notes",
-        "outcome",
-        "reason",
-        "trace",
-    )
+    ended: float | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    bytes = 0
+    notes: list[Note] | None = None
+    children: list[Step] | None = None
+    # Made when something below it is told.
+    trace: Trace | None = None
+    # Whether a node that has it is only kept as its `hit`, as long as nothing else is told.
+    takes_hit = False
+    hit: Label | None = None
 
-    def __init__(self, trace: Trace, node: str, kind: str, call: str) -> None:
-        self.trace = trace
-        self.node = node
-        self.kind = kind
+    def __init__(self, label: Label, call: str, began: float) -> None:
+        self.label = label
         self.call = call
-        self.began = trace.clock()
-        self.ended: float | None = None
-        self.outcome: str | None = None
-        self.reason: str | None = None
-        self.bytes = 0
-        self.notes: list[Note] | None = None
-        self.children: list[Step] | None = None
+        self.began = began
 
-    def below(self, node: str, kind: str, call: str) -> Step | None:
+    def opened(self) -> Trace:
+        """Its trace."""
+        if self.trace is None:
+            self.trace = Trace()
+            self.trace.is_open = self.ended is None
+        return self.trace
+
+    def below(self, label: Label, call: str) -> Step | None:
         """A step that begins now; `None` if there is no room for it."""
-        trace = self.trace
-        # As `has_room`, which takes a third of the time that a step takes.
-        if trace.is_open and trace.left > 0:
-            trace.left -= 1
-            step = Step(trace, node, kind, call)
-            if self.children is None:
-                self.children = [step]
-            else:
-                self.children.append(step)
-            return step
-        trace.has_room()
-        return None
+        trace = self.opened()
+        if not trace.has_room():
+            return None
+        step = Step(label, call, clock())
+        step.trace = trace
+        self._hang(step)
+        return step
+
+    def ended_below(
+        self,
+        label: Label,
+        call: str,
+        times: tuple[float, float],
+        outcome: str,
+        *,
+        gathers: bool = False,
+    ) -> Step | None:
+        """A step that began and ended at those `times`; `None` if there is no room for it.
+
+        If it `gathers`, what was asked since it began was asked by it.
+        """
+        if not self.opened().has_room():
+            return None
+        step = Step(label, call, times[0])
+        step.trace = self.trace
+        step.ended = times[1]
+        step.outcome = outcome
+        if gathers and self.children is not None:
+            step.children = [each for each in self.children if each.began >= step.began]
+            self.children = [each for each in self.children if each.began < step.began]
+        self._hang(step)
+        return step
 
     def end(self, outcome: str) -> None:
         self.outcome = outcome
-        self.ended = self.trace.clock()
+        self.ended = clock()
 
     def fail(self, error: BaseException) -> None:
         """Ends it with what was raised."""
         self.end(outcome_of(error))
         if self.outcome != "cancelled":
             self.reason = bounded_text(str(error) or type(error).__name__)
+        elif OUTRUN in error.args:
+            self.reason = "another was first"
 
     def take_in(self, step: Step) -> None:
         """Has what `step` of another trace tells told here, too."""
-        if self.trace.has_room():
-            if self.children is None:
-                self.children = []
-            self.children.append(step)
+        if self.opened().has_room():
+            self._hang(step)
 
     def note(self, code: str, text: str = "", seconds: float | None = None) -> None:
+        trace = self.opened()
         if self.notes is not None and len(self.notes) >= _NOTES:
-            self.trace.left_out += 1
-        elif self.trace.has_room():
+            trace.left_out += trace.is_open
+        elif trace.has_room():
             if self.notes is None:
                 self.notes = []
             self.notes.append(Note(code, bounded_text(text), seconds))
 
+    def _hang(self, step: Step) -> None:
+        self.takes_hit = False
+        if self.children is None:
+            self.children = [step]
+        else:
+            self.children.append(step)
+
+
+# Told as part of what takes it in.
+_UNNAMED: Final = Label("", "")
 
 # What is being done right now.
 _here: ContextVar[Step | None] = ContextVar("step", default=None)
 
 
-def here() -> Step | None:
-    """The step that is under way; `None` if nothing is told."""
-    return _here.get()
+# The step that is under way; `None` if nothing is told. A function around it would take longer.
+here: Callable[[], Step | None] = _here.get
 
 
-def below(node: str, kind: str, call: str) -> Step | None:
+def below(label: Label, call: str) -> Step | None:
     """A step of the call under way, that begins now; `None` if nothing is told."""
     above = _here.get()
-    return None if above is None else above.below(node, kind, call)
+    return None if above is None else above.below(label, call)
 
 
 def begin(step: Step) -> Token[Step | None]:
@@ -190,13 +225,6 @@ def untold(code: str, text: str = "", seconds: float | None = None) -> None:
     """In place of `note`, for policies around what is asked too often to be told of."""
 
 
-def found(path: object) -> None:
-    """The store path that all of this is about."""
-    step = _here.get()
-    if step is not None:
-        step.trace.path = path
-
-
 def cost(size: int) -> None:
     """Bytes that the call under way had come from elsewhere."""
     step = _here.get()
@@ -204,9 +232,9 @@ def cost(size: int) -> None:
         step.bytes += size
 
 
-async def traced(node: str, kind: str, call: str, answer: Awaitable[Answer]) -> Answer:
+async def traced(label: Label, call: str, answer: Awaitable[Answer]) -> Answer:
     """What `answer` gives; told as a step if anything is."""
-    if (step := below(node, kind, call)) is None:
+    if (step := below(label, call)) is None:
         return await answer
     token = _here.set(step)
     try:
@@ -220,13 +248,20 @@ async def traced(node: str, kind: str, call: str, answer: Awaitable[Answer]) -> 
     return result
 
 
-def shared(node: str = "", kind: str = "", call: str = "") -> Step | None:
-    """A step with a trace of its own, for work that others may join; `None` if nothing is told.
+def shared(label: Label = _UNNAMED, call: str = "") -> Step:
+    """A step with a trace of its own, for work that others may join.
 
-    Without a name it is told as part of what joins it.
+    Without a name it is told as part of what takes it in.
     """
-    above = _here.get()
-    return None if above is None else Step(Trace(above.trace.clock, MOST_SHARED), node, kind, call)
+    step = Step(label, call, clock())
+    step.opened().left = MOST_SHARED
+    return step
+
+
+def is_told() -> bool:
+    """Whether anything is told of what is being done."""
+    step = _here.get()
+    return step is not None and step.opened().is_open
 
 
 def take_in(step: Step | None) -> None:
@@ -250,9 +285,8 @@ def add_up(
     """Counts a call (or, without an outcome, bytes) of a store that is asked too often to be told
     of call by call."""
     step = _here.get()
-    if step is None or not step.trace.is_open:
+    if step is None or not (trace := step.opened()).is_open:
         return
-    trace = step.trace
     if trace.sums is None:
         trace.sums = {}
     found = trace.sums.get((service, node))
@@ -275,6 +309,14 @@ def outcome_of(error: BaseException) -> str:
     if isinstance(error, CorruptData | InvalidData):
         return "rejected"
     return "unknown"
+
+
+def spell(seconds: float) -> str:
+    """`seconds` for people."""
+    for size, unit in ((5400.0, "h"), (120.0, "min")):
+        if seconds >= size:
+            return f"{seconds / {'h': 3600, 'min': 60}[unit]:.3g} {unit}"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
 def bounded_text(text: str) -> str:

@@ -23,7 +23,7 @@ from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Download, Gone
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Spool
-from tvixstore.policy.tracing import MOST_SHARED, Step, Trace, apart, note, take_in
+from tvixstore.policy.tracing import Label, apart, clock, note, shared, spell, take_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -73,7 +73,7 @@ class Fill:
         self.task: asyncio.Task[None] | None = None
         # What is told of it, in a trace that all who follow it take in.
         name = job.source.upstream.name
-        self.step = Step(Trace(most=MOST_SHARED), name, "download", "download")
+        self.step = shared(Label(name, "download"), "download")
         self.spool = Spool(
             table.directory,
             table.pools.files,
@@ -193,7 +193,7 @@ class Fill:
             self.step.reason = "it does not have the NAR any more"
         elif self.error is not None:
             self.step.reason = str(self.error)
-        self.step.trace.is_open = False
+        self.step.opened().is_open = False
 
     @property
     def _followed(self) -> bool:
@@ -204,10 +204,10 @@ class Fill:
         return f"{self.job.source.upstream.name}: NAR of {self.job.source.store_path}"
 
     async def _fetch(self) -> None:
-        came = self.step.trace.clock()
+        came = clock()
         async with self._table.turn_to_download(self.job):
-            if (waited := self.step.trace.clock() - came) > NOTICED:
-                text = f"{waited:.3g} s for a place among the downloads"
+            if (waited := clock() - came) > NOTICED:
+                text = f"waited {spell(waited)} for a place among the downloads"
                 self.step.note("download.waited", text, waited)
             await self._download.run()
         self._downloading = False

@@ -10,10 +10,10 @@ from grpclib.const import Status
 
 from tvixstore.castore import Digest, DirectoryNode, FileNode, Node
 from tvixstore.errors import Incomplete, InvalidData, Untrusted
+from tvixstore.explain import found
 from tvixstore.nar import NarIdentities, NarIdentity
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import PathInfo, PathInfoService
-from tvixstore.policy.tracing import found
 from tvixstore.rpc.server.refusals import Refusal, absent
 from tvixstore.tree import Content
 

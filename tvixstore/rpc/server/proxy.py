@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from tvixstore.explain import found
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import Description, PathInfoService
-from tvixstore.policy.tracing import found
 from tvixstore.rpc.messages import Describe, OpenNar
 from tvixstore.rpc.server.blobs import pieces
 from tvixstore.rpc.server.refusals import absent

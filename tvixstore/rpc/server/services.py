@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from grpclib.const import Handler
 
-from tvixstore.explain import RequestKind
+from tvixstore.explain import Request as Explained
+from tvixstore.explain import RequestKind, path_hash_of
+from tvixstore.policy.tracing import Label, clock
 from tvixstore.rpc import methods
 from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server import health, reflection
@@ -29,6 +31,7 @@ from tvixstore.rpc.server.reflection import ReflectionHandlers
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
+_FRONT = Label("grpc", "request")
 # Hears of a call's only request before it is handled.
 Began = Callable[[Call[Any, Any], Any], None]
 
@@ -122,7 +125,10 @@ def _told(front: GrpcFront, kind: RequestKind, method: Method[Any, Any]) -> Bega
     what = f"{method.service}/{method.name}"
 
     def began(call: Call[Any, Any], request: Any) -> None:
-        call.told = front.explanations.begin_for(kind, request, "grpc", what)
+        if (path_hash := path_hash_of(request)) is not None:
+            call.told = Explained(_FRONT, what, clock())
+            call.told.path_hash = path_hash
+            front.explanations.begin(kind, call.told)
 
     return began
 
