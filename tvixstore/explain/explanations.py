@@ -66,8 +66,7 @@ class Explanations:
 
 def found(path: object) -> None:
     """The store path that the request which this task serves is about."""
-    request = tracing.here()
-    if isinstance(request, Request):
+    if (request := tracing.here()) is not None:
         request.path = path
 
 

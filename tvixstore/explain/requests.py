@@ -10,7 +10,7 @@ from tvixstore.policy.tracing import MOST, Step
 
 RequestKind = Literal["lookup", "nar"]
 
-# Paths that are told of, and steps and notes of those that have many: some 30 MB at most.
+# Paths that are told of, and steps and notes of those that have many: some 40 MB at most.
 _PATHS: Final = 4096
 _WEIGHT: Final = 100_000
 # So many steps and notes of each path do not count.
@@ -26,8 +26,6 @@ class Request(Step):
 
     takes_hit = True
     status: int | str | None = None
-    # The store path, once somebody knew it.
-    path: object = None
     path_hash = b""
     # What it counts in the table.
     weight = 0

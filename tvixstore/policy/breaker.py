@@ -76,7 +76,15 @@ class Breaker:
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        is_probe = self._admit(started, tell)
+        try:
+            is_probe = self._admit(started)
+        except Unavailable as error:
+            left = error.retry_after or 0.0
+            until = f"for {spell(left)} more" if left else "while it is probed"
+            tell("breaker.open", f"left alone {until}", left)
+            raise
+        if is_probe:
+            tell("breaker.probe", f"the probe: {self._failing(started)}", None)
         was_open = self.is_open
         try:
             with hearsay.guarded() as guarded:
@@ -115,18 +123,16 @@ class Breaker:
         ):
             self._failed(asyncio.get_running_loop().time(), str(error), False)
 
-    def _admit(self, now: float, tell: Tell) -> bool:
+    def _admit(self, now: float) -> bool:
         """Whether the call is the probe; raises `Unavailable` if it may not go."""
         if self._probe_at is None:
             return False
         probed = self._probing is not None and now - self._probing < self.slow
-        failing = f"it has been failing for {now - self._since:.0f} s: {self.reason}"
         if probed or now < self._probe_at:
-            left = max(0.0, self._probe_at - now)
-            until = f"for {spell(left)} more" if left else "while it is probed"
-            tell("breaker.open", f"left alone {until}", left)
-            raise Unavailable(f"left alone, as {failing}", retry_after=left)
-        tell("breaker.probe", f"the probe, as {failing}", None)
+            raise Unavailable(
+                f"left alone, as {self._failing(now)}",
+                retry_after=max(0.0, self._probe_at - now),
+            )
         self._probing = now
         return True
 
@@ -143,6 +149,9 @@ class Breaker:
             self._probe_at = now + self.open_for
             if self.on_change is not None:
                 self.on_change(True, reason)
+
+    def _failing(self, now: float) -> str:
+        return f"it has been failing for {now - self._since:.0f} s: {self.reason}"
 
     def _tell_of_change(self, tell: Tell) -> None:
         if self.is_open:

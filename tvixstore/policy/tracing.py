@@ -106,6 +106,8 @@ class Step:
     # Whether a node that has it is only kept as its `hit`, as long as nothing else is told.
     takes_hit = False
     hit: Label | None = None
+    # Of a request, the store path that it turned out to be about.
+    path: object = None
 
     def __init__(self, label: Label, call: str, began: float) -> None:
         self.label = label
