@@ -21,6 +21,8 @@ class NodeMeter:
     def __init__(self, metrics: Metrics, service: str, node: str) -> None:
         self._calls = metrics.node_calls
         self._seconds = metrics.node_seconds
+        self.service = service
+        self.node = node
         self._labels = (service, node)
         self._bound_calls: dict[tuple[str, str], Count] = {}
         self._bound_seconds: dict[str, Spread] = {}

@@ -11,7 +11,7 @@ from tests.fuzz.wire import form
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pin
 from tvixstore.pathinfo.pins import decode_pin, encode_pin
-from tvixstore.rpc import activity_messages
+from tvixstore.rpc import activity_messages, insight_messages
 from tvixstore.rpc import admin_messages as messages
 from tvixstore.upkeep import (
     KINDS,
@@ -47,6 +47,12 @@ ADMINISTRATION: dict[str, Target[Any]] = {
     ),
     "watch": form(activity_messages.WATCH, 0.5, 20.0),
     "activity-snapshot": form(activity_messages.SNAPSHOT, '{"time":1}'),
+    "explain": form(
+        insight_messages.EXPLAIN,
+        insight_messages.Explain(_PATH.hash),
+        insight_messages.Explain(_PATH.hash, True),
+    ),
+    "explanation": form(insight_messages.EXPLANATION, "{}"),
     "pin-row": Target(
         _decode_pin,
         [encode_pin(_PIN)[9:]],

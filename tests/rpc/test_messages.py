@@ -20,7 +20,7 @@ from tvixstore.errors import InvalidData
 from tvixstore.nar import NarIdentity
 from tvixstore.nix import Signature, StorePath
 from tvixstore.pathinfo import Description, PathInfo, Pin
-from tvixstore.rpc import activity_messages, admin_messages, messages
+from tvixstore.rpc import activity_messages, admin_messages, insight_messages, messages
 from tvixstore.rpc.codec import WireCodec
 from tvixstore.rpc.messages import Describe, Form, GetDirectory, OpenNar, StatBlob
 from tvixstore.upkeep import (
@@ -152,6 +152,13 @@ FORMS: dict[str, tuple[Form[Any], st.SearchStrategy[Any], type[betterproto2.Mess
             ours.ActivitySnapshot,
             "tvixstore.v1.ActivitySnapshot",
         ),
+        (
+            insight_messages.EXPLAIN,
+            st.builds(insight_messages.Explain, hashes, st.booleans()),
+            ours.ExplainRequest,
+            "tvixstore.v1.ExplainRequest",
+        ),
+        (insight_messages.EXPLANATION, words, ours.Explanation, "tvixstore.v1.Explanation"),
     )
 }
 
@@ -273,6 +280,11 @@ WRONG: dict[str, tuple[Form[Any], bytes, str]] = {
         admin_messages.EVENT,
         b"\x12\x03\x0a\x01x",
         "VerifyFinding.kind: 'x' is not known",
+    ),
+    "a path to be explained that is no hash": (
+        insight_messages.EXPLAIN,
+        b"\x0a\x01a",
+        "ExplainRequest.path_hash is 1 bytes long",
     ),
     "a NAR chunk that is cut off": (messages.NAR_DATA, b"\x0a\x05abc", "NarChunk: ends within"),
 }

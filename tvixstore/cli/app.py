@@ -107,6 +107,7 @@ def show(file: ComposeArgument = None) -> None:
 def _register() -> None:
     """The commands that have a file of their own; they use what is above."""
     from tvixstore.cli.copy import copy
+    from tvixstore.cli.explain import explain
     from tvixstore.cli.info import info
     from tvixstore.cli.pins import pin, pins, unpin
     from tvixstore.cli.top import top
@@ -115,6 +116,7 @@ def _register() -> None:
     app.command()(copy)
     app.command()(info)
     app.command()(top)
+    app.command()(explain)
     for command in (pin, unpin, pins, verify):
         app.command()(command)
 

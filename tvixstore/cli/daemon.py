@@ -24,6 +24,7 @@ from tvixstore.cli.notify import Notifier
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
+from tvixstore.explain import Explanations
 from tvixstore.http import HttpFront, HttpServer
 from tvixstore.http import serve as serve_http
 from tvixstore.kv.state import VERSION
@@ -122,6 +123,7 @@ class _Daemon:
         daemon = self._config.daemon
         writes = daemon.takes_writes()
         guard = await Guard.open(daemon, composition.pools)
+        explanations = Explanations()
         http = await serve_http(
             HttpFront(
                 composition.path_infos,
@@ -137,6 +139,7 @@ class _Daemon:
                 access=guard.access,
                 status=composition.upstream_statuses,
                 ready=composition.trouble,
+                explanations=explanations,
             ),
             str(daemon.http),
             daemon.drain_timeout,
@@ -155,6 +158,7 @@ class _Daemon:
                 upkeep=composition.upkeep,
                 activity=composition.activity,
                 access_log=daemon.access_log,
+                explanations=explanations,
             ),
             str(daemon.grpc),
             daemon.drain_timeout,

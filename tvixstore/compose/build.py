@@ -57,8 +57,11 @@ from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.arrivals import AnnouncingPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.nix import Fills, Upstream
+from tvixstore.pathinfo.traced import TracedPathInfoService
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.carrying import Carrying
 from tvixstore.policy.negative import Arrivals
+from tvixstore.policy.tracing import Label
 from tvixstore.pools import Pools
 from tvixstore.rpc.client import Peer
 from tvixstore.tree import Content
@@ -122,6 +125,7 @@ class Builder:
         # What guards and reaches the binary caches, by node, for their other files.
         self.upstreams: dict[str, Upstream] = {}
         self.breakers: dict[str, Breaker] = {}
+        self.carrying: dict[str, Carrying] = {}
         # Peers that are to be there from the start.
         self.connecting: list[Peer] = []
         self._shared: dict[object, Any] = {}
@@ -207,13 +211,14 @@ class Builder:
         takes_puts = isinstance(node, _LEAVES) and not isinstance(node, NixNode)
         if takes_puts and self._remembers_absence("path_infos"):
             service = AnnouncingPathInfoService(service, self.path_infos_arriving)
+        label = Label(name, node.type)
         # Everything together is `root` to whoever reads metrics, whatever is on top of it; a root
         # that is a leaf is counted as one, and not twice.
         whole = name == self.graph.served and not isinstance(self.graph.path_infos[ROOT], _LEAVES)
         if whole or isinstance(node, _LEAVES):
             meter = self.metrics.node("pathinfo", ROOT if whole else name)
-            return MeteredPathInfoService(service, meter, status)
-        return service
+            return MeteredPathInfoService(service, meter, status, label=label, on_top=whole)
+        return TracedPathInfoService(service, label)
 
     def forget_absences(self) -> None:
         """Has everybody who remembers that something was absent forget it."""

@@ -187,15 +187,17 @@ def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
     health = builder.upstream_below(node.inner)
     on_change = None if health is None else health.breaker_changed
     breaker = builder.breakers[name] = breaker_of("path_infos", name, node, on_change)
-    carrying = Carrying(breaker)
+    carrying = builder.carrying[name] = Carrying(breaker)
     builder.closing_services.push_async_callback(carrying.aclose)
     return BreakerPathInfoService(inner, breaker, carrying)
 
 
 def _optional(builder: Builder, name: str, node: OptionalNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
-    assert isinstance(inner, BreakerPathInfoService), "only lowering makes these, over a breaker"
-    return OptionalPathInfoService(inner, node.name, inner.breaker, inner.carrying)
+    # Only lowering makes these, over a breaker.
+    return OptionalPathInfoService(
+        inner, node.name, builder.breakers[node.inner], builder.carrying[node.inner]
+    )
 
 
 def _negative(builder: Builder, name: str, node: NegativeNode) -> PathInfoService:

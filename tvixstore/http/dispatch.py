@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import count
 from time import perf_counter
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from tvixstore.access import Right
 from tvixstore.errors import InvalidData, StoreError
+from tvixstore.explain import Request, path_hash_of
 from tvixstore.http import ready
 from tvixstore.http.answers import Answer, absent, broken, invalid, not_taken, text, unknown
 from tvixstore.http.body import Sender
@@ -26,6 +27,7 @@ from tvixstore.http.slow import SlowClient
 from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
 from tvixstore.policy.seldom import Seldom
+from tvixstore.policy.tracing import Label
 from tvixstore.streams import ByteStream
 
 _log = Logger("tvixstore.http")
@@ -34,19 +36,24 @@ _log = Logger("tvixstore.http")
 CLIENT_LEFT = 499
 _SERVER = "tvixstore"
 _PUBLIC = "public"
+_FRONT = Label("http", "request")
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
-@dataclass(slots=True)
-class _Account:
-    """What is told of a request when it is over."""
+class _Account(Request):
+    """What is told of a request when it is over. Its defaults are the class's: it is made often."""
 
-    route: str = "other"
-    key: str = ""
+    call = ""
+    route = "other"
+    key = ""
     status: int = CLIENT_LEFT
     outcome: str = "cancelled"
-    reason: str | None = None
-    sent: int = 0
+    # It can be explained afterwards.
+    is_kept = False
+
+    def __init__(self, began: float) -> None:
+        self.label = _FRONT
+        self.began = began
 
 
 class Dispatcher:
@@ -74,7 +81,7 @@ class Dispatcher:
         """The handler that aiohttp calls. The response is on the wire when it returns."""
         # Not the loop's time: uvloop's has a resolution of 1 ms, and a warm answer takes less.
         began = perf_counter()
-        account = _Account()
+        account = _Account(began)
         # The one that runs here; asking asyncio for it costs more than a lookup in the index.
         task = request.task
         self.running.add(task)
@@ -90,7 +97,7 @@ class Dispatcher:
     def refuse(self, status: int, reason: str) -> web.StreamResponse:
         """The response to what is no HTTP request; the connection is of no further use."""
         answer = text(status, "invalid", reason)
-        self._settle(_Account("other", "", status, "invalid", reason, len(answer.body)), 0.0)
+        self._settle(_refused(answer, len(answer.body)), 0.0)
         response = _response_of(answer)
         response.force_close()
         return response
@@ -99,13 +106,13 @@ class Dispatcher:
         """What a connection too many is told, before it has asked anything."""
         self._crowds.note(what="connections")
         answer = crowded("connections")
-        self._settle(_Account("other", "", answer.status, "unknown", answer.reason), 0.0)
+        self._settle(_refused(answer), 0.0)
         return ready.closing(answer, _SERVER)
 
     def time_out(self, seconds: float) -> bytes:
         """What a client is told that does not come to the end of its request's head."""
         answer = slow(f"the head of the request was not complete after {seconds:g} s")
-        self._settle(_Account("other", "", answer.status, "invalid", answer.reason), seconds)
+        self._settle(_refused(answer), seconds)
         return ready.closing(answer, _SERVER)
 
     async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
@@ -128,6 +135,11 @@ class Dispatcher:
             wanted = method.parse(account.key, query)
         except InvalidData as error:
             return invalid(str(error))
+        if route.told is not None and method.right == "read":
+            path_hash = path_hash_of(wanted)
+            if path_hash is not None:
+                account.path_hash, account.call, account.is_kept = path_hash, method.call, True
+                self._front.explanations.begin(route.told, account)
         incoming = Incoming(request)
         call = Call(self._front, self._texts, request.method, request.headers, incoming, self.ended)
         try:
@@ -171,7 +183,7 @@ class Dispatcher:
                 await ready.send(request, answer, _SERVER)
             except ConnectionError:
                 return ready.SENT
-            account.sent = len(answer.body)
+            account.bytes = len(answer.body)
             _take(account, answer)
             return ready.SENT
         response = _response_of(answer)
@@ -190,7 +202,7 @@ class Dispatcher:
             # aiohttp would read the rest of a body that is not coming, and log that as our bug.
             request.protocol.force_close()
         if request.method != "HEAD":
-            account.sent = len(answer.body)
+            account.bytes = len(answer.body)
         _take(account, answer)
         return response
 
@@ -231,10 +243,12 @@ class Dispatcher:
             if not isinstance(error, StoreError):
                 _log.error("request.failed", exc_info=error, route=account.route, key=account.key)
         finally:
-            account.sent = sender.sent
+            account.bytes = sender.sent
 
     def _settle(self, account: _Account, seconds: float) -> None:
-        self._meter.observe(account.route, account.status, account.outcome, seconds, account.sent)
+        self._meter.observe(account.route, account.status, account.outcome, seconds, account.bytes)
+        if account.is_kept:
+            self._front.explanations.end(account, account.began + seconds)
         if self._front.access_log:
             _log.info(
                 "request",
@@ -244,13 +258,21 @@ class Dispatcher:
                 status=account.status,
                 outcome=account.outcome,
                 reason=account.reason,
-                bytes=account.sent,
+                bytes=account.bytes,
                 ms=round(seconds * 1000, 3),
             )
 
 
 def _take(account: _Account, answer: Answer) -> None:
     account.status, account.outcome, account.reason = answer.status, answer.outcome, answer.reason
+
+
+def _refused(answer: Answer, sent: int = 0) -> _Account:
+    """Of what never became a request."""
+    account = _Account(perf_counter())
+    _take(account, answer)
+    account.bytes = sent
+    return account
 
 
 def _not_allowed(route: Route) -> Answer:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tvixstore.access import Access
 from tvixstore.activity import Activity
+from tvixstore.explain import Explanations
 from tvixstore.extras import CachedExtras
 from tvixstore.http.limits import Limits
 from tvixstore.metrics import Metrics
@@ -72,6 +73,8 @@ class HttpFront:
     access_log: bool = False
     # What is under way, for those who watch.
     activity: Activity = field(default_factory=Activity)
+    # What is told of requests afterwards; a daemon's front doors share one.
+    explanations: Explanations = field(default_factory=Explanations)
     # Who may do what.
     access: Access = field(default_factory=lambda: Access.of("read"))
     limits: Limits = field(default_factory=Limits)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tvixstore.castore import Digest, Node, encode_node
 from tvixstore.errors import Incomplete, StorageFull, StoreError
+from tvixstore.explain import found
 from tvixstore.http.answers import Answer, absent, text
 from tvixstore.http.body import prime
 from tvixstore.http.codings import PREFERRED, accepted
@@ -178,6 +179,7 @@ async def nar_by_hash(path_infos: PathInfoService, wanted: NarByHash) -> Nar | N
     description = await path_infos.describe(wanted.path_hash, wanted.nar_sha256)
     if description is None or description.nar_sha256 != wanted.nar_sha256:
         return None
+    found(description.store_path)
     return _DescribedNar(path_infos, description)
 
 
@@ -196,6 +198,7 @@ async def nar_by_node(
     node, path_hash = wanted.node, wanted.path_hash
     info = await _known(path_infos, node, path_hash)
     if info is not None:
+        found(info.store_path)
         # By its path and not from `content` alone: a cache then makes up for what it has lost, also
         # in the middle.
         return _DescribedNar(path_infos, info)

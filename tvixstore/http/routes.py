@@ -15,9 +15,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tvixstore.access import Right
 from tvixstore.errors import Incomplete, InvalidData, Skipped, StorageFull, Unsupported
+from tvixstore.explain import RequestKind, found
 from tvixstore.http import nars, puts
 from tvixstore.http.activity import activity, parse_activity
 from tvixstore.http.answers import TEXT, Answer, absent, invalid, skipped
+from tvixstore.http.explain import explain, parse_explain
 from tvixstore.http.extras import (
     get_extra,
     parse_build_trace,
@@ -76,6 +78,8 @@ class Method:
     right: Right | None
     parse: Callable[[str, str], Any]
     answer: Callable[[Call, Any], Awaitable[Answer]]
+    # What it is called where it is told of.
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Route:
     name: str
     pattern: re.Pattern[str]
     methods: Mapping[str, Method]
+    # What reading here is, to whoever asks afterwards why the answer was what it was.
+    told: RequestKind | None = None
 
 
 def find(path: str) -> tuple[Route, str] | None:
@@ -109,6 +115,7 @@ async def _narinfo(call: Call, path_hash: bytes) -> Answer:
         return skipped(error)
     if description is None:
         return _no_path(path_hash)
+    found(description.store_path)
     headers = {"Content-Type": "text/x-nix-narinfo"}
     return Answer(HTTPStatus.OK, "present", headers, call.texts.of(description))
 
@@ -118,6 +125,7 @@ async def _ls(call: Call, path_hash: bytes) -> Answer:
         info = await call.front.path_infos.get(path_hash)
         if info is None:
             return _no_path(path_hash)
+        found(info.store_path)
         return await _listed(listing(call.front.content, info.node))
     except (StorageFull, Incomplete):
         # What cannot be kept can still be read: the listing is made as the NAR goes by.
@@ -246,20 +254,35 @@ def _row(
     put: Handle | None = None,
     parse_put: Parse | None = None,
     right: Right | None = "read",
+    told: RequestKind | None = None,
 ) -> Route:
     """A route to read, and to write if there is something to `put` it with."""
-    read = Method(right, parse, answer)
-    methods = {"GET": read, "HEAD": read}
+    methods = {
+        method: Method(right, parse, answer, f"{method} {name}") for method in ("GET", "HEAD")
+    }
     if put is not None:
         methods["PUT"] = Method("write", parse_put or parse, put)
-    return Route(name, re.compile(pattern, re.ASCII), methods)
+    return Route(name, re.compile(pattern, re.ASCII), methods, told)
 
 
 # What is asked for most comes first. NARs that are not called as ours have the name that whoever
 # uploaded them gave them, or they are other caches' NARs.
 ROUTES = (
-    _row("narinfo", r"/([^/]*)\.narinfo", parse_path_hash, _narinfo, puts.put_narinfo),
-    _row("nar", r"/nar/(?:tvix|snix)-castore/([^/.]*)", parse_nar_by_node, _nar_by_node),
+    _row(
+        "narinfo",
+        r"/([^/]*)\.narinfo",
+        parse_path_hash,
+        _narinfo,
+        puts.put_narinfo,
+        told="lookup",
+    ),
+    _row(
+        "nar",
+        r"/nar/(?:tvix|snix)-castore/([^/.]*)",
+        parse_nar_by_node,
+        _nar_by_node,
+        told="nar",
+    ),
     _row(
         "nar",
         r"/nar/([^/]*-[^/]*)\.nar",
@@ -267,12 +290,14 @@ ROUTES = (
         _nar_by_hash,
         puts.put_nar,
         _parse_dashed_name,
+        told="nar",
     ),
     _row(
         "nar",
         r"/nar/(?:tvix|snix)-castore/([^/.]*)\.zst",
         partial(parse_nar_by_node, zstd=True),
         _nar_by_node,
+        told="nar",
     ),
     _row(
         "nar",
@@ -281,9 +306,10 @@ ROUTES = (
         _nar_by_hash,
         puts.put_nar,
         partial(_parse_dashed_name, suffix=".nar.zst"),
+        told="nar",
     ),
     _row("nar", r"/nar/([^/]+)", _parse_name, nar_file, puts.put_nar),
-    _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls, puts.put_listing),
+    _row("ls", r"/([^/]*)\.ls", parse_path_hash, _ls, puts.put_listing, told="lookup"),
     _row("nix-cache-info", r"/nix-cache-info()", _parse_nothing, _cache_info, puts.put_cache_info),
     _row("realisation", r"/realisations/([^/]*)\.doi", parse_realisation, get_extra, put_extra),
     _row(
@@ -299,4 +325,5 @@ ROUTES = (
     _row("readyz", r"/readyz()", _parse_nothing, _readyz, right=None),
     _row("metrics", r"/metrics()", _parse_nothing, _metrics),
     _row("activity", r"/_tvix/activity()", parse_activity, activity),
+    _row("explain", r"/_tvix/explain/([^/]*)", parse_explain, explain),
 )

@@ -9,6 +9,7 @@ from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.carrying import Carrying
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 
@@ -30,7 +31,7 @@ class BreakerPathInfoService(PathInfoWrapper):
         return await self.carrying.run(lambda: self._describe(path_hash, nar_sha256))
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
-        return await self.breaker.run(lambda: self.inner.get(path_hash), download=True)
+        return await self.breaker.run(lambda: self.inner.get(path_hash), download=True, tell=note)
 
     async def open_nar(
         self,
@@ -40,8 +41,10 @@ class BreakerPathInfoService(PathInfoWrapper):
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
         return await self.breaker.run(
-            lambda: self.inner.open_nar(description, offset, length, into), download=True
+            lambda: self.inner.open_nar(description, offset, length, into),
+            download=True,
+            tell=note,
         )
 
     async def _describe(self, path_hash: bytes, nar_sha256: bytes | None) -> Description | None:
-        return await self.breaker.run(lambda: self.inner.describe(path_hash, nar_sha256))
+        return await self.breaker.run(lambda: self.inner.describe(path_hash, nar_sha256), tell=note)

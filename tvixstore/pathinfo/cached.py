@@ -16,9 +16,9 @@ from tvixstore.log import Logger
 from tvixstore.metrics import NodeMeter
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
-from tvixstore.policy.observe import outcome_of
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.single_flight import SingleFlight
+from tvixstore.policy.tracing import note, outcome_of
 from tvixstore.streams import ByteStream
 
 # How a store fails: as it says, or as the system below it says.
@@ -205,6 +205,7 @@ class _MendedStream(ByteStream):
         self._mended = True
         cache, description = self._cache, self._description
         cache.let_down(description, self._position, error)
+        note("cache.mended", f"near could give it up to byte {self._position} only: {error}")
         await self._stream.aclose()
         length = None if self._end is None else self._end - self._position
         stream = await cache.far.open_nar(description, self._position, length, into=cache.near)

@@ -10,7 +10,8 @@ from typing import TypeVar
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
-from tvixstore.policy.chaos import Chaos, ChaoticStream, Outcome
+from tvixstore.policy.chaos import Chaos, ChaoticStream, Kind, Outcome
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 Said = TypeVar("Said", bound=Description)
@@ -23,13 +24,13 @@ class ChaosPathInfoService(PathInfoWrapper):
     chaos: Chaos
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
-        outcome = await self.chaos.meet("absent", "corrupt")
+        outcome = await self._meet("absent", "corrupt")
         return None if outcome.kind == "absent" else _said(await self.inner.get(path_hash), outcome)
 
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
-        outcome = await self.chaos.meet("absent", "corrupt")
+        outcome = await self._meet("absent", "corrupt")
         if outcome.kind == "absent":
             return None
         return _said(await self.inner.describe(path_hash, nar_sha256), outcome)
@@ -41,11 +42,17 @@ class ChaosPathInfoService(PathInfoWrapper):
         length: int | None = None,
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
-        outcome = await self.chaos.meet("absent", "truncate", "corrupt", "stall", "disconnect")
+        outcome = await self._meet("absent", "truncate", "corrupt", "stall", "disconnect")
         if outcome.kind == "absent":
             return None
         stream = await self.inner.open_nar(description, offset, length, into)
         return None if stream is None else ChaoticStream(stream, outcome)
+
+    async def _meet(self, *able: Kind) -> Outcome:
+        outcome = await self.chaos.meet(*able)
+        if outcome.kind != "ok":
+            note("chaos", f"on purpose: {outcome.kind}")
+        return outcome
 
     async def put(self, info: PathInfo) -> PathInfo:
         return await self.chaos.write(lambda: self.inner.put(info))

@@ -10,6 +10,7 @@ from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.members import PathInfoMembers
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.deadline import bounded, within
+from tvixstore.policy.tracing import here, note, spell
 from tvixstore.policy.verdict import Verdict
 
 # Of a member's share of time, what it knows of. It fails by itself then, with a reason that its
@@ -37,12 +38,14 @@ class FallbackPathInfoService(PathInfoMembers):
             left = end - loop.time()
             share = left if index == len(self.members) - 1 else left / 2
             try:
-                description = await _ask(member, path_hash, nar_sha256, share)
+                description = await _ask(name, member, path_hash, nar_sha256, share)
             except Exception as error:
                 verdict.failed(name, error)
                 continue
             if description is not None:
                 self.won(path_hash, index)
+                if index + 1 < len(self.members) and here() is not None:
+                    note("fallback.not_asked", f"not asked: {', '.join(self.names[index + 1 :])}")
                 return description
             verdict.absent()
         verdict.conclude()
@@ -50,7 +53,7 @@ class FallbackPathInfoService(PathInfoMembers):
 
 
 async def _ask(
-    member: PathInfoService, path_hash: bytes, nar_sha256: bytes | None, seconds: float
+    name: str, member: PathInfoService, path_hash: bytes, nar_sha256: bytes | None, seconds: float
 ) -> Description | None:
     """What `member` says within `seconds`; raises `Unavailable` if that is nothing."""
     try:
@@ -59,5 +62,6 @@ async def _ask(
                 return await member.describe(path_hash, nar_sha256)
     except TimeoutError:
         if scope.expired():
+            note("lookup_timeout", f"{name} had no answer within its {spell(seconds)}", seconds)
             raise Unavailable(f"no answer within {seconds:.3g} s") from None
         raise

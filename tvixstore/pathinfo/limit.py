@@ -10,6 +10,7 @@ from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.limit import Limit, limited, using
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 
@@ -28,11 +29,11 @@ class LimitPathInfoService(PathInfoWrapper):
     async def get(self, path_hash: bytes) -> PathInfo | None:
         if self.downloads:
             return await self.inner.get(path_hash)
-        async with self.limit.held():
+        async with self.limit.held(note):
             return await self.inner.get(path_hash)
 
     async def put(self, info: PathInfo) -> PathInfo:
-        async with self.limit.held():
+        async with self.limit.held(note):
             return await self.inner.put(info)
 
     async def list(self) -> AsyncGenerator[PathInfo, None]:
@@ -52,7 +53,7 @@ class LimitPathInfoService(PathInfoWrapper):
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
-        async with self.limit.held():
+        async with self.limit.held(note):
             return await self.inner.describe(path_hash, nar_sha256)
 
     async def open_nar(
@@ -63,5 +64,5 @@ class LimitPathInfoService(PathInfoWrapper):
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
         return await limited(
-            self.limit, lambda: self.inner.open_nar(description, offset, length, into)
+            self.limit, lambda: self.inner.open_nar(description, offset, length, into), note
         )

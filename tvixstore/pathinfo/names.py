@@ -11,6 +11,7 @@ from tvixstore.nix import StorePath
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 
@@ -59,4 +60,7 @@ class NamesPathInfoService(PathInfoWrapper):
         def matches(globs: Sequence[str]) -> bool:
             return any(fnmatchcase(path.name, glob) for glob in globs)
 
-        return (not self.only or matches(self.only)) and not matches(self.but)
+        wanted = (not self.only or matches(self.only)) and not matches(self.but)
+        if not wanted:
+            note("names.unwanted", f"it has {path.name}, which is not wanted from there")
+        return wanted

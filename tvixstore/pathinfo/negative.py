@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.negative import Absences
+from tvixstore.policy.tracing import here, note, spell
 
 
 @dataclass(eq=False)
@@ -21,6 +22,7 @@ class NegativePathInfoService(PathInfoWrapper):
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
+        self._tell(path_hash)
         return await self.absences.ask(
             path_hash,
             lambda: self.inner.describe(path_hash, nar_sha256),
@@ -28,6 +30,7 @@ class NegativePathInfoService(PathInfoWrapper):
         )
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
+        self._tell(path_hash)
         return await self.absences.ask(path_hash, lambda: self.inner.get(path_hash))
 
     async def put(self, info: PathInfo) -> PathInfo:
@@ -36,3 +39,7 @@ class NegativePathInfoService(PathInfoWrapper):
         finally:
             # Also where it failed: it may have arrived all the same.
             self.absences.arrived([info.store_path.hash])
+
+    def _tell(self, path_hash: bytes) -> None:
+        if here() is not None and (left := self.absences.left(path_hash)) is not None:
+            note("memory.absent", f"remembered as absent for {spell(left)} more", left)

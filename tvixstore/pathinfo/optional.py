@@ -16,6 +16,7 @@ from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.carrying import Carrying
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 Answer = TypeVar("Answer")
@@ -65,4 +66,5 @@ class OptionalPathInfoService(PathInfoWrapper):
         except StoreError as error:
             if not self.breaker.is_open and not isinstance(error, CorruptData):
                 raise
+            note("optional.skipped", "declared optional: what it cannot say counts as absent")
             raise Skipped(str(error), [self.name], answered=False) from error

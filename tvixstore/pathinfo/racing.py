@@ -9,6 +9,7 @@ from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.members import PathInfoMembers
 from tvixstore.policy.hedge import Hedging
 from tvixstore.policy.race import Member, race
+from tvixstore.policy.tracing import note
 
 
 @dataclass(eq=False)
@@ -30,6 +31,7 @@ class RacingPathInfoService(PathInfoMembers):
                 for name, member in zip(self.names, self.members, strict=True)
             ],
             self.hedge,
+            tell=note,
         )
         if answer is None:
             return None

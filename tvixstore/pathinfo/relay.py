@@ -21,6 +21,7 @@ from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.elsewhere import elsewhere, is_elsewhere
 from tvixstore.policy.spool import Doubted
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 log = Logger("tvixstore.pathinfo.relay")
@@ -158,6 +159,8 @@ class NarRelay(ByteStream):
                     bytes=self._position,
                     reason=str(error) or type(error).__name__,
                 )
+                text = f"{member.name} went on at byte {self._position}: {error}"
+                note("nar.continued", text)
                 self._member, self._stream = member, stream
                 self._parts.append(member)
                 return

@@ -20,6 +20,7 @@ from tvixstore.errors import InvalidData, StoreError
 from tvixstore.kv import Change, KeyValue
 from tvixstore.log import Logger
 from tvixstore.nix.store_path import HASH_BYTES
+from tvixstore.policy.tracing import here, note, spell
 from tvixstore.policy.write_behind import WriteBehind
 
 _log = Logger(__name__)
@@ -139,7 +140,11 @@ class RememberedAnswers:
         answer = self._writes.get(key)
         if answer is None:
             answer = await self._read(key)
-        return answer.said if answer is not None and answer.counts(self._millis()) else None
+        if answer is None or not answer.counts(now := self._millis()):
+            return None
+        if here() is not None:
+            _tell(answer, (answer.until - now) / 1000)
+        return answer.said
 
     def remember(self, upstream: bytes, path_hash: bytes, text: str | None, ttl: float) -> None:
         """Keeps the narinfo `text`, or its absence (`None`), for `ttl` seconds."""
@@ -250,6 +255,13 @@ class RememberedAnswers:
             count += len(page)
             after = page[-1][0]
         return count
+
+
+def _tell(answer: _Answer, left: float) -> None:
+    if answer.said is ABSENT:
+        note("memory.absent", f"remembered as absent for {spell(left)} more", left)
+    else:
+        note("memory.present", f"its narinfo is remembered for {spell(left)} more", left)
 
 
 def _key(upstream: bytes, path_hash: bytes) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.retry import Retry
+from tvixstore.policy.tracing import note
 
 
 @dataclass(eq=False)
@@ -22,7 +23,7 @@ class RetryPathInfoService(PathInfoWrapper):
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
-        return await self.retry.run(lambda: self.inner.describe(path_hash, nar_sha256))
+        return await self.retry.run(lambda: self.inner.describe(path_hash, nar_sha256), note)
 
     async def put(self, info: PathInfo) -> PathInfo:
-        return await self.retry.run(lambda: self.inner.put(info))
+        return await self.retry.run(lambda: self.inner.put(info), note)

@@ -24,6 +24,7 @@ from tvixstore.errors import (
 )
 from tvixstore.policy import hearsay
 from tvixstore.policy.tasks import OUTRUN
+from tvixstore.policy.tracing import Tell, spell, untold
 
 Result = TypeVar("Result")
 
@@ -78,14 +79,29 @@ class Breaker:
         now = asyncio.get_running_loop().time()
         return self._heard is not None and now - self._heard < seconds
 
-    async def run(self, call: Callable[[], Awaitable[Result]], *, download: bool = False) -> Result:
+    async def run(
+        self,
+        call: Callable[[], Awaitable[Result]],
+        *,
+        download: bool = False,
+        tell: Tell = untold,
+    ) -> Result:
         """What `call` returns or raises; raises `Unavailable` without calling while open.
 
         A `download` takes as long as it takes: that somebody no longer waits for it says nothing.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        is_probe = self._admit(started)
+        try:
+            is_probe = self._admit(started)
+        except Unavailable as error:
+            left = error.retry_after or 0.0
+            until = f"for {spell(left)} more" if left else "while it is probed"
+            tell("breaker.open", f"left alone {until}", left)
+            raise
+        if is_probe:
+            tell("breaker.probe", f"the probe: {self._failing(started)}", None)
+        was_open = self.is_open
         try:
             with hearsay.guarded() as guarded:
                 result = await call()
@@ -111,6 +127,8 @@ class Breaker:
                 self._succeeded()
             return result
         finally:
+            if self.is_open is not was_open:
+                self._tell_of_change(tell)
             if is_probe and self._probing == started:
                 self._probing = None
 
@@ -126,14 +144,9 @@ class Breaker:
         if self._probe_at is None:
             return False
         if now < self._probe_at or self._is_probed(now):
-            reason = (
-                f"left alone, as it has been failing for {now - self._since:.0f} s: {self.reason}"
-            )
+            reason = f"left alone, as {self._failing(now)}"
             note("breaker", self.name, "failed", reason)
-            raise Unavailable(
-                reason,
-                retry_after=max(0.0, self._probe_at - now),
-            )
+            raise Unavailable(reason, retry_after=max(0.0, self._probe_at - now))
         self._probing = now
         return True
 
@@ -153,6 +166,18 @@ class Breaker:
             self._probe_at = now + self.open_for
             if self.on_change is not None:
                 self.on_change(True, reason)
+
+    def _failing(self, now: float) -> str:
+        return f"it has been failing for {now - self._since:.0f} s: {self.reason}"
+
+    def _tell_of_change(self, tell: Tell) -> None:
+        if self.is_open:
+            text = (
+                f"left alone for {spell(self.open_for)}: it failed {self._in_a_row} times in a row"
+            )
+            tell("breaker.opened", text, self.open_for)
+        else:
+            tell("breaker.closed", "it is up again", None)
 
     def _succeeded(self) -> None:
         self._in_a_row = 0

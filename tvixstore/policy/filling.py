@@ -8,7 +8,6 @@ which somebody may come back.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from tvixstore.errors import StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
 from tvixstore.policy.tasks import end
+from tvixstore.policy.tracing import apart, here
 
 Key = TypeVar("Key", bound=Hashable)
 AnyFill = TypeVar("AnyFill", bound="Fill")
@@ -127,7 +127,7 @@ class Fill(ABC):
         """Begins; `on_end` hears of the outcome, also that of a task which never came to run."""
         outcome: list[str | None] = ["cancelled"]
         task = self._task = asyncio.get_running_loop().create_task(
-            self._run(outcome), name=f"fill {self.name}", context=contextvars.Context()
+            self._run(outcome), name=f"fill {self.name}", context=apart(here())
         )
 
         def over(_: asyncio.Task[None]) -> None:

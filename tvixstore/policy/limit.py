@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from tvixstore.activity import Waiting
 from tvixstore.log import Logger
+from tvixstore.policy.tracing import Tell, spell, untold
 from tvixstore.streams import ByteStream
 
 # Seconds for which nobody reads from a stream before its permit is lent.
@@ -156,13 +157,20 @@ class Limit:
             None if rate is None else TokenBucket(rate),
         )
 
-    async def acquire(self) -> Permit | None:
-        return None if self.permits is None else await self.permits.acquire()
+    async def acquire(self, tell: Tell = untold) -> Permit | None:
+        if self.permits is None:
+            return None
+        time = asyncio.get_running_loop().time
+        began = time()
+        permit = await self.permits.acquire()
+        if (waited := time() - began) > 0:
+            tell("limit.waited", f"waited {spell(waited)} for its turn", waited)
+        return permit
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
+    async def held(self, tell: Tell = untold) -> AsyncIterator[None]:
         """For one short call."""
-        permit = await self.acquire()
+        permit = await self.acquire(tell)
         try:
             yield
         finally:
@@ -210,10 +218,10 @@ def using(permit: Permit | None) -> Iterator[None]:
 
 
 async def limited(
-    limit: Limit, opening: Callable[[], Awaitable[ByteStream | None]]
+    limit: Limit, opening: Callable[[], Awaitable[ByteStream | None]], tell: Tell = untold
 ) -> ByteStream | None:
     """The stream that `opening` gives, under `limit` from its opening to its closing."""
-    permit = await limit.acquire()
+    permit = await limit.acquire(tell)
     try:
         stream = await opening()
     except BaseException:

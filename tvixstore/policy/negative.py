@@ -28,6 +28,10 @@ class Absences(Generic[Key]):
     def __contains__(self, key: Key) -> bool:
         return self._absent.get(key) is not None
 
+    def left(self, key: Key) -> float | None:
+        """Seconds for which it still counts as absent; `None` if it does not."""
+        return self._absent.left(key)
+
     async def ask(
         self,
         key: Key,

@@ -1,26 +1,17 @@
-"""Counting how calls end, for metrics."""
+"""Counting how calls end, for metrics and for whoever wants to know of one request."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TypeVar
 
-from tvixstore.errors import CorruptData, InvalidData, StoreError
+from tvixstore.errors import StoreError
 from tvixstore.metrics import NodeMeter
+from tvixstore.policy.tracing import add_up, outcome_of
 from tvixstore.streams import ByteStream
 
 Answer = TypeVar("Answer")
-
-
-def outcome_of(error: BaseException) -> str:
-    """How metrics and logs call a call that ended in `error`."""
-    if isinstance(error, asyncio.CancelledError):
-        return "cancelled"
-    if isinstance(error, CorruptData | InvalidData):
-        return "rejected"
-    return "unknown"
 
 
 async def observed(
@@ -35,11 +26,23 @@ async def observed(
     try:
         result = await answer
     except BaseException as error:
-        meter.observe(call, outcome_of(error), perf_counter() - started)
+        count(meter, call, outcome_of(error), perf_counter() - started)
         raise
     outcome = "absent" if is_absent(result) else "present"
-    meter.observe(call, outcome, perf_counter() - started)
+    count(meter, call, outcome, perf_counter() - started)
     return result
+
+
+def count(meter: NodeMeter, call: str, outcome: str, seconds: float) -> None:
+    """One finished call of the node that `meter` is about."""
+    meter.observe(call, outcome, seconds)
+    add_up(meter.service, meter.node, outcome, seconds)
+
+
+def count_bytes(meter: NodeMeter, size: int) -> None:
+    """So many bytes that it delivered."""
+    meter.bytes.inc(size)
+    add_up(meter.service, meter.node, None, size=size)
 
 
 class ObservedStream(ByteStream):
@@ -54,9 +57,9 @@ class ObservedStream(ByteStream):
         try:
             part = await self._inner.__anext__()
         except (StoreError, OSError) as error:
-            self._meter.observe("stream", outcome_of(error), perf_counter() - self._opened)
+            count(self._meter, "stream", outcome_of(error), perf_counter() - self._opened)
             raise
-        self._meter.bytes.inc(len(part))
+        count_bytes(self._meter, len(part))
         return part
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ from tvixstore.errors import Unavailable
 from tvixstore.log import Logger
 from tvixstore.policy import tasks
 from tvixstore.policy.hedge import Hedging
+from tvixstore.policy.tracing import Tell, spell, untold
 from tvixstore.policy.verdict import Verdict
 
 Result = TypeVar("Result")
@@ -42,6 +43,7 @@ async def race(
     members: Sequence[Member[Result]],
     hedge: float | Hedging = 0.0,
     dispose: Callable[[Result], Awaitable[None]] | None = None,
+    tell: Tell = untold,
 ) -> tuple[int, Result] | None:
     """The first answer, with its member's index, or `None` if all of them said absent.
 
@@ -49,7 +51,7 @@ async def race(
     Answers that come too late go to `dispose`. Raises as `Verdict` does if nobody had it and some
     failed.
     """
-    run = _Race(members, hedge if isinstance(hedge, Hedging) else Hedging(hedge))
+    run = _Race(members, hedge if isinstance(hedge, Hedging) else Hedging(hedge), tell)
     winner: asyncio.Task[Result | None] | None = None
     reason: str | None = None
     try:
@@ -70,13 +72,15 @@ async def race(
         return None
     answer = winner.result()
     assert answer is not None
+    run.tell_of_winner(run.asked[winner])
     return run.asked[winner], answer
 
 
 class _Race(Generic[Result]):
     """One race; `asked` has whom it asked, with their indexes, also when it is cancelled."""
 
-    def __init__(self, members: Sequence[Member[Result]], hedging: Hedging) -> None:
+    def __init__(self, members: Sequence[Member[Result]], hedging: Hedging, tell: Tell) -> None:
+        self._tell = tell
         self.asked: dict[asyncio.Task[Result | None], int] = {}
         self._members = members
         self._hedging = hedging
@@ -97,6 +101,8 @@ class _Race(Generic[Result]):
         while self._waiting or running:
             if self._waiting and loop.time() >= next_start:
                 if due or not running or self._hedging.may_hedge():
+                    if running and not due and not self._hedging.at_once:
+                        self._tell_of_hedge()
                     running.add(self._start())
                     next_start = loop.time() + self._hedging.after(self._latest)
                 else:
@@ -113,6 +119,20 @@ class _Race(Generic[Result]):
                 next_start, due = loop.time(), True
         self._verdict.conclude()
         return None
+
+    def tell_of_winner(self, index: int) -> None:
+        """Says who won, and who was not even asked."""
+        if len(self.asked) > 1:
+            self._tell("race.won", f"{self._members[index].name} was first", None)
+        if self._waiting:
+            names = ", ".join(self._members[place].name for place in self._waiting)
+            self._tell("race.not_asked", f"not asked: {names}", None)
+
+    def _tell_of_hedge(self) -> None:
+        after = self._hedging.after(self._latest)
+        name = self._members[self._waiting[0]].name
+        text = f"{name} asked as well: no answer from {self._latest} within {spell(after)}"
+        self._tell("race.hedge", text, after)
 
     def _start(self) -> asyncio.Task[Result | None]:
         loop = asyncio.get_running_loop()

@@ -29,6 +29,7 @@ from tvixstore.errors import (
 from tvixstore.policy.deadline import attempt_limit, remaining
 from tvixstore.policy.spool import Doubted, Overrun
 from tvixstore.policy.timeout import answer_within
+from tvixstore.policy.tracing import Tell, spell, untold
 from tvixstore.policy.verdict import NobodyKnows
 
 Result = TypeVar("Result")
@@ -91,7 +92,7 @@ class Retry:
     # The node that it is for.
     name: str = field(default="", repr=False, compare=False)
 
-    async def run(self, call: Callable[[], Awaitable[Result]]) -> Result:
+    async def run(self, call: Callable[[], Awaitable[Result]], tell: Tell = untold) -> Result:
         for attempt in range(1, self.attempts):
             try:
                 return await _attempt(call)
@@ -103,8 +104,14 @@ class Retry:
                 wanted = error.retry_after if isinstance(error, Unavailable) else None
                 pause = self._pause(attempt, wanted)
                 if pause is None:
+                    tell("retry.no_time", f"no time is left for attempt {attempt + 1}", None)
                     raise
                 reason = str(error)
+                tell(
+                    "retry",
+                    f"attempt {attempt + 1} of {self.attempts}, after {spell(pause)}",
+                    pause,
+                )
             with Waiting("retry", "", self.name, "pausing", reason):
                 await asyncio.sleep(pause)
         return await _attempt(call)

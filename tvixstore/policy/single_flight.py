@@ -7,7 +7,6 @@ or departure is nobody else's. It is cancelled only when all of its callers have
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from tvixstore.activity import Waits, waited_for
 from tvixstore.errors import Unavailable
 from tvixstore.policy import tasks
+from tvixstore.policy.tracing import Step, apart, is_told, note, shared, take_in
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -25,6 +25,8 @@ class _Flight(Generic[Result]):
     task: asyncio.Task[Result]
     # What it waits for, its callers wait for.
     waits: Waits
+    # What is told of it, if whoever began it is told of.
+    step: Step | None
     callers: int = 0
 
 
@@ -43,8 +45,13 @@ class SingleFlight(Generic[Key, Result]):
         flight = self._flights.get(key)
         late = flight is not None
         if flight is None:
+            step = shared() if is_told() else None
             waits = Waits()
-            flight = self._flights[key] = _Flight(self._start(key, work, waits), waits)
+            task = self._start(key, work, waits, step)
+            flight = self._flights[key] = _Flight(task, waits, step)
+        else:
+            note("joined", "joined the same question of somebody else, which was under way")
+        take_in(flight.step)
         flight.callers += 1
         try:
             with flight.waits.joined_by(waited_for(), late=late):
@@ -65,10 +72,14 @@ class SingleFlight(Generic[Key, Result]):
         await tasks.end(list(self._tasks))
 
     def _start(
-        self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]], waits: Waits
+        self,
+        key: Key,
+        work: Callable[[], Coroutine[Any, Any, Result]],
+        waits: Waits,
+        step: Step | None,
     ) -> asyncio.Task[Result]:
         task = asyncio.get_running_loop().create_task(
-            work(), name=f"single flight {key!r}", context=waits.inside(contextvars.Context())
+            work(), name=f"single flight {key!r}", context=waits.inside(apart(step))
         )
         self._tasks.add(task)
 

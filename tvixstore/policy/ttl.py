@@ -32,6 +32,14 @@ class TtlMap(Generic[Key, Value]):
             return None
         return value
 
+    def left(self, key: Key) -> float | None:
+        """Seconds until it is forgotten, or `None` if it is not there."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        left = entry[1] - asyncio.get_running_loop().time()
+        return left if left > 0 else None
+
     def put(self, key: Key, value: Value, ttl: float) -> None:
         """Keeps `value` for `ttl` seconds, in place of what the key had."""
         self._entries.pop(key, None)

@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 
 from grpclib.const import Cardinality
 
-from tvixstore.rpc import activity_messages, admin_messages, messages
+from tvixstore.rpc import activity_messages, admin_messages, insight_messages, messages
 from tvixstore.rpc.messages import Form
 
 Request = TypeVar("Request")
@@ -68,4 +68,7 @@ LIST_PINS = Method(
 VERIFY = Method(_ADMIN, "Verify", _SERVED, admin_messages.VERIFY, admin_messages.EVENT, _OURS)
 WATCH = Method(
     _INSIGHT, "Watch", _SERVED, activity_messages.WATCH, activity_messages.SNAPSHOT, _OURS
+)
+EXPLAIN = Method(
+    _INSIGHT, "Explain", _UNARY, insight_messages.EXPLAIN, insight_messages.EXPLANATION, _OURS
 )

@@ -19,6 +19,7 @@ from tvixstore.compression import Decoder, decoder
 from tvixstore.errors import CorruptData, InvalidData, Unavailable, Unsupported
 from tvixstore.log import Logger
 from tvixstore.pathinfo.nix.upstream import Body, NarOrigin, Resume
+from tvixstore.policy.tracing import cost, note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,6 +113,9 @@ class Download:
                     raise broken.error from None
                 self._worry(broken.error)
                 resume = broken.resume
+                note(
+                    "download.retry", f"taken up at byte {self.received} of the NAR: {broken.error}"
+                )
                 log.debug(
                     "download.retry",
                     node=self.source.upstream.name,
@@ -165,6 +169,7 @@ class Download:
                     if self.source.bucket is not None:
                         await self.source.bucket.pay(len(data))
                     self._compressed += len(data)
+                    cost(len(data))
                     if self._compressed > MOST_COMPRESSED * self.source.nar_size + MOST_OVERHEAD:
                         raise self._wrong("is compressed to far more bytes than it has")
                     await self._take(self._need_decoder().feed(data), len(data))

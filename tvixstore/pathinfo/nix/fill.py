@@ -8,7 +8,6 @@ and its path info goes to whoever asked for it. Nothing of a failed or lying dow
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
@@ -25,6 +24,7 @@ from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Download, Gone
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Spool
+from tvixstore.policy.tracing import Label, apart, clock, note, shared, spell, take_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -46,6 +46,8 @@ LINGER = 10.0
 # at a time. The others wait in their files.
 LARGE = 4 << 20
 LARGE_INGESTS = 4
+# Seconds that whoever looks at it afterwards may want to know of.
+NOTICED = 0.01
 
 Followed = TypeVar("Followed")
 
@@ -71,6 +73,9 @@ class Fill:
         self.node: Node | None = None
         self.error: StoreError | Gone | None = None
         self.task: asyncio.Task[None] | None = None
+        # What is told of it, in a trace that all who follow it take in.
+        name = job.source.upstream.name
+        self.step = shared(Label(name, "download"), "download")
         self.spool = Spool(
             table.directory,
             table.pools.files,
@@ -199,6 +204,7 @@ class Fill:
             self._table.forget(self)
             self._table.metrics.fills.labels(outcome).inc()
             self._end(outcome)
+            self._tell_of_end(outcome)
             self._decided.set()
             self._let_go()
             await self.spool.release()
@@ -209,6 +215,19 @@ class Fill:
         else:
             self.work.enter(outcome, None if self.error is None else str(self.error))
 
+    def _tell_of_end(self, outcome: str) -> None:
+        source = self.job.source
+        text = f"{self._download.received} of {source.nar_size} bytes of the NAR"
+        self.step.note("download.nar", f"{text}, compressed by {source.compression}")
+        self.step.end(outcome)
+        if outcome == "passed":
+            self.step.reason = self._not_kept
+        elif isinstance(self.error, Gone):
+            self.step.reason = "it does not have the NAR any more"
+        elif self.error is not None:
+            self.step.reason = str(self.error)
+        self.step.opened().is_open = False
+
     @property
     def _followed(self) -> bool:
         return bool(self.spool.readers or self._waiting)
@@ -218,7 +237,11 @@ class Fill:
         return f"{self.job.source.upstream.name}: NAR of {self.job.source.store_path}"
 
     async def _fetch(self) -> None:
+        came = clock()
         async with self._table.turn_to_download(self.job):
+            if (waited := clock() - came) > NOTICED:
+                text = f"waited {spell(waited)} for a place among the downloads"
+                self.step.note("download.waited", text, waited)
             await self._download.run()
         self._downloading = False
         self.check_idle()
@@ -284,6 +307,8 @@ class Fill:
             self.spool.fail(self.error)
             self._end("cancelled")
             self._decided.set()
+        if self.step.ended is None:
+            self._tell_of_end("cancelled")
 
     def _fail(self, shown: StoreError, error: StoreError | Gone | None) -> None:
         self.error = error or shown
@@ -334,6 +359,9 @@ class Fills:
     ) -> Followed | None:
         """Follows the fill of that NAR, one under way if there is; `None` if the NAR is gone."""
         fill = self.running(job)
+        if fill is not None:
+            note("joined", "joined a download that was under way")
+            take_in(fill.step)
         if fill is not None and fill.job.source.upstream != job.source.upstream:
             try:
                 return await follow(fill)
@@ -361,9 +389,10 @@ class Fills:
         self.activity.begin(fill.work)
         if shared:
             self._running[job.key] = fill
+        take_in(fill.step)
         # Its own context: a caller's deadline is not the download's.
         fill.task = asyncio.get_running_loop().create_task(
-            fill.run(), name=f"fill {job.source.store_path}", context=contextvars.Context()
+            fill.run(), name=f"fill {job.source.store_path}", context=apart(fill.step)
         )
         self._tasks.add(fill.task)
         fill.task.add_done_callback(lambda task: self._ended(fill, task))

@@ -24,6 +24,7 @@ from tvixstore.pathinfo.nix.proxies import Proxies, Proxy
 from tvixstore.pathinfo.nix.resolver import PoolResolver
 from tvixstore.pathinfo.nix.tls import client_context
 from tvixstore.pathinfo.nix.urls import Url
+from tvixstore.policy.tracing import here, note
 
 if TYPE_CHECKING:
     import ssl
@@ -160,6 +161,8 @@ class HttpClient:
             authorization = await self._credentials.authorization(url) if trusted else None
             answer = await self._request(start, url, headers, authorization)
             if answer.status not in REDIRECTS:
+                if here() is not None:
+                    note("http", f"{answer.status} from {_told(start, url)}")
                 self._note_refusal(answer.where, answer.status)
                 return answer
             location = answer.headers.get("Location", "")
@@ -262,6 +265,11 @@ class HttpClient:
 
     def _where(self, url: Url) -> str:
         return f"{self._settings.name}: {url}"
+
+
+def _told(start: Url, url: Url) -> str:
+    """A URL, and where its redirects led if there were any."""
+    return str(url) if url is start else f"{url}, where {start} redirects to"
 
 
 def _proxy_headers(proxy: Proxy | None, url: Url, scheme: str) -> dict[str, str]:

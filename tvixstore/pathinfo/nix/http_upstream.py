@@ -19,6 +19,7 @@ from tvixstore.pathinfo.nix.http_errors import translate
 from tvixstore.pathinfo.nix.store_dir import CACHE_INFO, StoreDirCheck
 from tvixstore.pathinfo.nix.upstream import MAX_NARINFO_BYTES, Body, Resume, Upstream
 from tvixstore.pathinfo.nix.urls import Url
+from tvixstore.policy.tracing import cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,6 +154,7 @@ class HttpUpstream(Upstream):
             async with asyncio.timeout(self._stall_timeout):
                 while part := await answer.response.content.readany():
                     data += part
+                    cost(len(part))
                     _check_length(answer, len(data))
         except TimeoutError as error:
             raise Unavailable(

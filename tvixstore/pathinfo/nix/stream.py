@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tvixstore.activity import follow
 from tvixstore.log import Logger
 from tvixstore.policy.spool import Overrun, SpoolReader
+from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class NarStream(ByteStream):
         if self._follows is not None:
             self._follows.close()
             self._follows = follow(fill.work, joined=fill.is_joined())
+        note("download.again", f"fell behind at byte {behind.position}: downloads for itself")
         log.info(
             "fill.again",
             node=self._job.source.upstream.name,

@@ -33,6 +33,7 @@ from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy import hearsay
 from tvixstore.policy.lru import Lru
 from tvixstore.policy.single_flight import SingleFlight
+from tvixstore.policy.tracing import note, spell
 from tvixstore.policy.ttl import TtlMap
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class NixPathInfoService(PathInfoService):
         """What this upstream says of the path, from memory, from disk or by asking it."""
         hearsay.say(from_memory=True)
         if (reason := self._aside.get(path_hash)) is not None:
+            left = self._aside.left(path_hash) or 0.0
+            note("memory.rejected", f"not asked for this path for {spell(left)} more", left)
             raise CorruptData(reason)
         answer = await self.remembered.get(self.key, path_hash)
         if answer is ABSENT:

@@ -4,6 +4,7 @@ from tvixstore.rpc.client.activity import watch
 from tvixstore.rpc.client.admin import GrpcUpkeep
 from tvixstore.rpc.client.blobs import GrpcBlobService
 from tvixstore.rpc.client.directories import GrpcDirectoryService
+from tvixstore.rpc.client.insight import explain
 from tvixstore.rpc.client.path_infos import GrpcPathInfoService
 from tvixstore.rpc.client.peer import Peer
 
@@ -14,4 +15,5 @@ __all__ = [
     "GrpcUpkeep",
     "Peer",
     "watch",
+    "explain",
 ]

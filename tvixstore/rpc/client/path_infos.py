@@ -22,6 +22,7 @@ from tvixstore.pathinfo.nix.fill import Fill
 from tvixstore.pathinfo.nix.job import Job
 from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.upstream import Body, Resume
+from tvixstore.policy.tracing import note
 from tvixstore.rpc.client.call import Unimplemented
 from tvixstore.rpc.client.paced import Served
 from tvixstore.rpc.client.peer import Peer
@@ -60,6 +61,7 @@ class GrpcPathInfoService(PathInfoService):
         return repr(self._peer)
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
+        note("grpc", f"asks {self._peer.name}")
         info = await self._peer.ask(GET_PATH_INFO, path_hash, patient=True)
         if info is not None:
             self._check(info, path_hash)
@@ -83,9 +85,11 @@ class GrpcPathInfoService(PathInfoService):
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
+        note("grpc", f"asks {self._peer.name}")
         try:
             description = await self._peer.ask(DESCRIBE, Describe(path_hash, nar_sha256))
         except Unimplemented:
+            note("grpc.no_proxy", "it knows no descriptions: its path info is asked for")
             return await super().describe(path_hash, nar_sha256)
         if description is None:
             return None

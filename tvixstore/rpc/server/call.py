@@ -14,6 +14,7 @@ from grpclib.const import Status
 from h2.exceptions import ProtocolError
 
 from tvixstore.errors import InvalidData
+from tvixstore.explain import Request as Explained
 from tvixstore.rpc.messages import Form
 from tvixstore.rpc.server.front import Limits
 from tvixstore.rpc.server.refusals import Refusal
@@ -57,6 +58,8 @@ class Call(Generic[Request, Reply]):
         self.sent = 0
         # What whoever calls says that he is.
         self.authorization = _text(stream.metadata, "authorization")
+        # It can be told of afterwards.
+        self.told: Explained | None = None
         # Why it is cancelled, if that is not the client's doing or the server's end.
         self.given_up: Refusal | None = None
         self._stream = stream

@@ -154,6 +154,10 @@ class Dispatcher:
         status = Status.OK if refusal is None else refusal.status
         outcome = OUTCOMES.get(status, "unknown")
         self._meter.observe(row.route, status.name, outcome, seconds, call.sent)
+        if (told := call.told) is not None:
+            told.status, told.outcome, told.bytes = status.name, outcome, call.sent
+            told.reason = None if refusal is None else refusal.message
+            self._front.explanations.end(told, perf_counter())
         if self._front.access_log:
             _log.info(
                 "request",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tvixstore.access import Access
 from tvixstore.activity import Activity
+from tvixstore.explain import Explanations
 from tvixstore.listen import half_of_files
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
@@ -48,4 +49,6 @@ class GrpcFront:
     activity: Activity = field(default_factory=Activity)
     # Whether each call is logged.
     access_log: bool = False
+    # What is told of requests afterwards; a daemon's front doors share one.
+    explanations: Explanations = field(default_factory=Explanations)
     limits: Limits = field(default_factory=Limits)

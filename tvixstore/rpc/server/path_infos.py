@@ -10,6 +10,7 @@ from grpclib.const import Status
 
 from tvixstore.castore import Digest, DirectoryNode, FileNode, Node
 from tvixstore.errors import Incomplete, InvalidData, Untrusted
+from tvixstore.explain import found
 from tvixstore.nar import NarIdentities, NarIdentity
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import PathInfo, PathInfoService
@@ -26,6 +27,7 @@ class PathInfoHandlers:
     async def get(self, path_hash: bytes) -> PathInfo:
         if (info := await self.path_infos.get(path_hash)) is None:
             raise absent(f"path {nixbase32.encode(path_hash)}")
+        found(info.store_path)
         return info
 
     async def put(self, info: PathInfo) -> PathInfo:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from tvixstore.explain import found
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import Description, PathInfoService
 from tvixstore.rpc.messages import Describe, OpenNar
@@ -18,17 +19,19 @@ class ProxyHandlers:
     path_infos: PathInfoService
 
     async def describe(self, request: Describe) -> Description:
-        found = await self.path_infos.describe(request.path_hash, request.nar_sha256)
-        if found is None:
+        known = await self.path_infos.describe(request.path_hash, request.nar_sha256)
+        if known is None:
             raise absent(f"path {nixbase32.encode(request.path_hash)}")
-        return found
+        found(known.store_path)
+        return known
 
     async def open_nar(self, request: OpenNar) -> AsyncGenerator[bytes, None]:
         nar = request.nar
-        found = await self.path_infos.describe(request.path_hash, nar.sha256)
+        known = await self.path_infos.describe(request.path_hash, nar.sha256)
         stream = None
-        if found is not None and (found.nar_sha256, found.nar_size) == (nar.sha256, nar.size):
-            stream = await self.path_infos.open_nar(found, request.offset, request.length)
+        if known is not None and (known.nar_sha256, known.nar_size) == (nar.sha256, nar.size):
+            found(known.store_path)
+            stream = await self.path_infos.open_nar(known, request.offset, request.length)
         if stream is None:
             raise absent(f"NAR {nar.sha256.hex()} of path {nixbase32.encode(request.path_hash)}")
         async with aclosing(pieces(stream)) as parts:

@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 from grpclib.const import Handler
 
+from tvixstore.explain import Request as Explained
+from tvixstore.explain import RequestKind, path_hash_of
+from tvixstore.policy.tracing import Label, clock
 from tvixstore.rpc import methods
 from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server import health, reflection
@@ -21,12 +24,17 @@ from tvixstore.rpc.server.directories import DirectoryHandlers
 from tvixstore.rpc.server.dispatch import Dispatcher, Row, Serve
 from tvixstore.rpc.server.front import GrpcFront
 from tvixstore.rpc.server.health import HealthHandlers
+from tvixstore.rpc.server.insight import InsightHandlers
 from tvixstore.rpc.server.path_infos import PathInfoHandlers
 from tvixstore.rpc.server.proxy import ProxyHandlers
 from tvixstore.rpc.server.reflection import ReflectionHandlers
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
+
+_FRONT = Label("grpc", "request")
+# Hears of a call's only request before it is handled.
+Began = Callable[[Call[Any, Any], Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Ser
     rows = [
         *_store_rows(front),
         *_admin_rows(front, dispatcher),
-        *_activity_rows(front, dispatcher),
+        *_insight_rows(front, dispatcher),
     ]
     names = _names([row.method for row in [*rows, *_meta_rows([], dispatcher)]])
     by_service: dict[str, dict[str, Handler]] = {name: {} for name in names}
@@ -71,18 +79,23 @@ def _store_rows(front: GrpcFront) -> list[Row]:
     directories = DirectoryHandlers(front.content.directories)
     path_infos = PathInfoHandlers(front.path_infos, front.content, front.nars)
     proxy = ProxyHandlers(front.path_infos)
+    told = partial(_told, front)
     return [
         Row(methods.STAT_BLOB, _unary(blobs.stat), "read"),
         Row(methods.READ_BLOB, _stream_out(blobs.read), "read"),
         Row(methods.PUT_BLOB, _stream_in(blobs.put), "write"),
         Row(methods.GET_DIRECTORY, _stream_out(directories.get), "read", gathers=True),
         Row(methods.PUT_DIRECTORY, _stream_in(directories.put), "write", holds=True),
-        Row(methods.GET_PATH_INFO, _unary(path_infos.get), "read"),
+        Row(
+            methods.GET_PATH_INFO,
+            _unary(path_infos.get, told("lookup", methods.GET_PATH_INFO)),
+            "read",
+        ),
         Row(methods.PUT_PATH_INFO, _unary(path_infos.put), "write"),
         Row(methods.CALCULATE_NAR, _unary(path_infos.calculate_nar), "read"),
         Row(methods.LIST_PATH_INFOS, _stream_out(path_infos.list), "read", gathers=True),
-        Row(methods.DESCRIBE, _unary(proxy.describe), "read"),
-        Row(methods.OPEN_NAR, _stream_out(proxy.open_nar), "read"),
+        Row(methods.DESCRIBE, _unary(proxy.describe, told("lookup", methods.DESCRIBE)), "read"),
+        Row(methods.OPEN_NAR, _stream_out(proxy.open_nar, told("nar", methods.OPEN_NAR)), "read"),
     ]
 
 
@@ -96,9 +109,13 @@ def _admin_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
     ]
 
 
-def _activity_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
+def _insight_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
+    insight = InsightHandlers(front.explanations, front.path_infos)
     activity = ActivityHandlers(front.activity, dispatcher.draining)
-    return [Row(methods.WATCH, _stream_out(activity.watch), "read")]
+    return [
+        Row(methods.EXPLAIN, _unary(insight.explain), "read"),
+        Row(methods.WATCH, _stream_out(activity.watch), "read"),
+    ]
 
 
 def _meta_rows(names: list[str], dispatcher: Dispatcher) -> list[Row]:
@@ -112,16 +129,39 @@ def _meta_rows(names: list[str], dispatcher: Dispatcher) -> list[Row]:
     ]
 
 
-def _unary(handler: Callable[[Request], Awaitable[Reply]]) -> Serve:
+def _told(front: GrpcFront, kind: RequestKind, method: Method[Any, Any]) -> Began:
+    """Has calls that ask for a path told of afterwards."""
+    what = f"{method.service}/{method.name}"
+
+    def began(call: Call[Any, Any], request: Any) -> None:
+        if (path_hash := path_hash_of(request)) is not None:
+            call.told = Explained(_FRONT, what, clock())
+            call.told.path_hash = path_hash
+            front.explanations.begin(kind, call.told)
+
+    return began
+
+
+def _untold(call: Call[Any, Any], request: Any) -> None:
+    return None
+
+
+def _unary(handler: Callable[[Request], Awaitable[Reply]], began: Began = _untold) -> Serve:
     async def serve(call: Call[Request, Reply]) -> None:
-        await call.send(await handler(await call.receive()))
+        request = await call.receive()
+        began(call, request)
+        await call.send(await handler(request))
 
     return serve
 
 
-def _stream_out(handler: Callable[[Request], AsyncGenerator[Reply, None]]) -> Serve:
+def _stream_out(
+    handler: Callable[[Request], AsyncGenerator[Reply, None]], began: Began = _untold
+) -> Serve:
     async def serve(call: Call[Request, Reply]) -> None:
-        async with aclosing(handler(await call.receive())) as replies:
+        request = await call.receive()
+        began(call, request)
+        async with aclosing(handler(request)) as replies:
             async for reply in replies:
                 await call.send(reply)
         await call.flush()

@@ -8,6 +8,8 @@ __all__ = (
     "AdminStub",
     "DescribeRequest",
     "Description",
+    "ExplainRequest",
+    "Explanation",
     "InsightStub",
     "ListPinsRequest",
     "NarChunk",
@@ -111,6 +113,43 @@ class Description(betterproto2.Message):
 
 
 default_message_pool.register_message("tvixstore.v1", "Description", Description)
+
+
+@dataclass(eq=False, repr=False)
+class ExplainRequest(betterproto2.Message):
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return TVIXSTORE_V1_INSIGHT_PROTO_DESCRIPTOR.message_types_by_name["ExplainRequest"]
+
+    path_hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    The hash of the store path: 20 bytes.
+    """
+
+    dry_run: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Also looks the path up now, as a request would, without fetching its content.
+    """
+
+
+default_message_pool.register_message("tvixstore.v1", "ExplainRequest", ExplainRequest)
+
+
+@dataclass(eq=False, repr=False)
+class Explanation(betterproto2.Message):
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return TVIXSTORE_V1_INSIGHT_PROTO_DESCRIPTOR.message_types_by_name["Explanation"]
+
+    document: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    JSON: the document that /_tvix/explain/<hash> answers with.
+    """
+
+
+default_message_pool.register_message("tvixstore.v1", "Explanation", Explanation)
 
 
 @dataclass(eq=False, repr=False)
@@ -543,6 +582,28 @@ class InsightStub(betterproto2_grpclib.ServiceStub):
         ):
             yield response
 
+    async def explain(
+        self,
+        message: "ExplainRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "Explanation":
+        """
+        Why the last answers about a store path were what they were; NOT_FOUND if it was not asked for
+        lately, and no dry run is wanted.
+        """
+
+        return await self._unary_unary(
+            "/tvixstore.v1.Insight/Explain",
+            message,
+            Explanation,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class ProxyStub(betterproto2_grpclib.ServiceStub):
     async def describe(
@@ -596,7 +657,7 @@ TVIXSTORE_V1_ADMIN_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSe
     b'\n\x18tvixstore/v1/admin.proto\x12\x0ctvixstore.v1"q\n\nPinRequest\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x12\x1d\n\x07comment\x18\x02 \x01(\tH\x00R\x07comment\x88\x01\x01\x12\x19\n\x08no_fetch\x18\x03 \x01(\x08R\x07noFetchB\n\n\x08_comment"\xc0\x01\n\nPinnedPath\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x12\x14\n\x05since\x18\x02 \x01(\x04R\x05since\x12\x18\n\x07comment\x18\x03 \x01(\tR\x07comment\x12\x14\n\x05paths\x18\x04 \x01(\x04R\x05paths\x12\x19\n\x08nar_size\x18\x05 \x01(\x04R\x07narSize\x12\x18\n\x07missing\x18\x06 \x03(\tR\x07missing\x12\x18\n\x07fetched\x18\x07 \x01(\x04R\x07fetched"-\n\x0cUnpinRequest\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath"\x0f\n\rUnpinResponse"\x11\n\x0fListPinsRequest"H\n\rVerifyRequest\x12\x16\n\x06repair\x18\x01 \x01(\x08R\x06repair\x12\x1f\n\x0bstore_paths\x18\x02 \x03(\tR\nstorePaths"\xc4\x01\n\x0bVerifyEvent\x12:\n\x08progress\x18\x01 \x01(\x0b2\x1c.tvixstore.v1.VerifyProgressH\x00R\x08progress\x127\n\x07finding\x18\x02 \x01(\x0b2\x1b.tvixstore.v1.VerifyFindingH\x00R\x07finding\x127\n\x07summary\x18\x03 \x01(\x0b2\x1b.tvixstore.v1.VerifySummaryH\x00R\x07summaryB\x07\n\x05event"u\n\x0eVerifyProgress\x12\x14\n\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n\x04done\x18\x02 \x01(\x04R\x04done\x12\x19\n\x05total\x18\x03 \x01(\x04H\x00R\x05total\x88\x01\x01\x12\x14\n\x05bytes\x18\x04 \x01(\x04R\x05bytesB\x08\n\x06_total"g\n\rVerifyFinding\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07outcome\x18\x04 \x01(\tR\x07outcome"\xa3\x02\n\rVerifySummary\x12\x16\n\x06chunks\x18\x01 \x01(\x04R\x06chunks\x12\x14\n\x05blobs\x18\x02 \x01(\x04R\x05blobs\x12 \n\x0bdirectories\x18\x03 \x01(\x04R\x0bdirectories\x12\x14\n\x05paths\x18\x04 \x01(\x04R\x05paths\x12\x14\n\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x18\n\x07damaged\x18\x06 \x01(\x04R\x07damaged\x12\x1e\n\nunrepaired\x18\x07 \x01(\x04R\nunrepaired\x12\x12\n\x04lost\x18\x08 \x01(\x04R\x04lost\x12\x16\n\x06unread\x18\t \x01(\x04R\x06unread\x12\x16\n\x06strays\x18\n \x01(\x04R\x06strays\x12\x18\n\x07partial\x18\x0b \x01(\x04R\x07partial2\x8f\x02\n\x05Admin\x129\n\x03Pin\x12\x18.tvixstore.v1.PinRequest\x1a\x18.tvixstore.v1.PinnedPath\x12@\n\x05Unpin\x12\x1a.tvixstore.v1.UnpinRequest\x1a\x1b.tvixstore.v1.UnpinResponse\x12E\n\x08ListPins\x12\x1d.tvixstore.v1.ListPinsRequest\x1a\x18.tvixstore.v1.PinnedPath0\x01\x12B\n\x06Verify\x12\x1b.tvixstore.v1.VerifyRequest\x1a\x19.tvixstore.v1.VerifyEvent0\x01b\x06proto3'
 )
 TVIXSTORE_V1_INSIGHT_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
-    b'\n\x1atvixstore/v1/insight.proto\x12\x0ctvixstore.v1"/\n\x0cWatchRequest\x12\x1f\n\x0binterval_ms\x18\x01 \x01(\rR\nintervalMs".\n\x10ActivitySnapshot\x12\x1a\n\x08document\x18\x01 \x01(\tR\x08document2P\n\x07Insight\x12E\n\x05Watch\x12\x1a.tvixstore.v1.WatchRequest\x1a\x1e.tvixstore.v1.ActivitySnapshot0\x01b\x06proto3'
+    b'\n\x1atvixstore/v1/insight.proto\x12\x0ctvixstore.v1"/\n\x0cWatchRequest\x12\x1f\n\x0binterval_ms\x18\x01 \x01(\rR\nintervalMs".\n\x10ActivitySnapshot\x12\x1a\n\x08document\x18\x01 \x01(\tR\x08document"F\n\x0eExplainRequest\x12\x1b\n\tpath_hash\x18\x01 \x01(\x0cR\x08pathHash\x12\x17\n\x07dry_run\x18\x02 \x01(\x08R\x06dryRun")\n\x0bExplanation\x12\x1a\n\x08document\x18\x01 \x01(\tR\x08document2\x94\x01\n\x07Insight\x12E\n\x05Watch\x12\x1a.tvixstore.v1.WatchRequest\x1a\x1e.tvixstore.v1.ActivitySnapshot0\x01\x12B\n\x07Explain\x12\x1c.tvixstore.v1.ExplainRequest\x1a\x19.tvixstore.v1.Explanationb\x06proto3'
 )
 TVIXSTORE_V1_PROXY_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
     b'\n\x18tvixstore/v1/proxy.proto\x12\x0ctvixstore.v1\x1a\x1dtvix/castore/v1/castore.proto\x1a\x1ctvix/store/v1/pathinfo.proto"M\n\x0fDescribeRequest\x12\x1b\n\tpath_hash\x18\x01 \x01(\x0cR\x08pathHash\x12\x1d\n\nnar_sha256\x18\x02 \x01(\x0cR\tnarSha256"\xa3\x01\n\x0bDescription\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x120\n\x07narinfo\x18\x02 \x01(\x0b2\x16.tvix.store.v1.NARInfoR\x07narinfo\x12\x18\n\x07deriver\x18\x03 \x01(\tR\x07deriver\x12)\n\x04node\x18\x04 \x01(\x0b2\x15.tvix.castore.v1.NodeR\x04node"\xa7\x01\n\x0eOpenNarRequest\x12\x1b\n\tpath_hash\x18\x01 \x01(\x0cR\x08pathHash\x12\x1d\n\nnar_sha256\x18\x02 \x01(\x0cR\tnarSha256\x12\x19\n\x08nar_size\x18\x03 \x01(\x04R\x07narSize\x12\x16\n\x06offset\x18\x04 \x01(\x04R\x06offset\x12\x1b\n\x06length\x18\x05 \x01(\x04H\x00R\x06length\x88\x01\x01B\t\n\x07_length"\x1e\n\x08NarChunk\x12\x12\n\x04data\x18\x01 \x01(\x0cR\x04data2\x90\x01\n\x05Proxy\x12D\n\x08Describe\x12\x1d.tvixstore.v1.DescribeRequest\x1a\x19.tvixstore.v1.Description\x12A\n\x07OpenNar\x12\x1c.tvixstore.v1.OpenNarRequest\x1a\x16.tvixstore.v1.NarChunk0\x01b\x06proto3'
