@@ -42,10 +42,13 @@ class Carrying:
         return task.result()
 
     def begin_probe(self, call: Callable[[], Coroutine[Any, Any, object]]) -> bool:
-        """Whether a probe of the open breaker is due; then `call` is made, and nobody waits."""
-        if self._task is not None or not self.breaker.probe_is_due:
+        """Whether a probe of the open breaker is due: then `call` is made, unless another is already,
+        and nobody waits."""
+        if not self.breaker.probe_is_due:
             return False
-        self._begin(call)
+        # What was begun a moment ago, and has not come to the breaker yet, is the probe.
+        if self._task is None:
+            self._begin(call)
         return True
 
     async def aclose(self) -> None:
