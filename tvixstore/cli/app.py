@@ -68,12 +68,19 @@ def tvix_store(
 
 
 @app.command()
-def daemon(compose: ComposeOption = None) -> None:
-    """Run the store, until SIGTERM or SIGINT."""
-    config = load(find(compose))
+def daemon(
+    compose: ComposeOption = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Apply the compose file whenever it changes, as SIGHUP does."),
+    ] = False,
+) -> None:
+    """Run the store, until SIGTERM or SIGINT. SIGHUP has the compose file read again."""
+    path = find(compose)
+    config = load(path)
     from tvixstore.cli.daemon import leave, run
 
-    leave(run(config))
+    leave(run(config, path, watch=watch))
 
 
 @compose.command()

@@ -11,16 +11,19 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
 
 from tvixstore import __version__
+from tvixstore.access import Access
 from tvixstore.cli.activation import Inherited, inherited_sockets
 from tvixstore.cli.app import INTERRUPTED
 from tvixstore.cli.guard import Guard
 from tvixstore.cli.notify import Notifier
+from tvixstore.cli.reload import Reloader
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
@@ -38,8 +41,11 @@ log = Logger("tvixstore.daemon")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(config: Config) -> int:
+def run(config: Config, path: Path | None = None, *, watch: bool = False) -> int:
     """Runs the daemon until a signal ends it, and returns its exit code.
+
+    `path` is where the config came from, to be read again on SIGHUP, and, with `watch`, whenever it
+    has changed; `None` is the packaged default.
 
     Raises `ConfigError`, one line, where it cannot start.
     """
@@ -51,7 +57,8 @@ def run(config: Config) -> int:
     with inherited_sockets(config.daemon, os.environ) as inherited:
         placed = replace(config, daemon=inherited.placed(config.daemon))
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_Daemon(placed, inherited, notifier).run())
+            daemon = _Daemon(placed, inherited, notifier)
+            return runner.run(daemon.run(path, config.daemon, watch=watch))
 
 
 def leave(code: int) -> NoReturn:
@@ -95,48 +102,44 @@ class _Daemon:
         self._inherited = inherited
         self._notifier = notifier
         self._asked = asyncio.Event()
+        self._to_reload = asyncio.Event()
         self._urged = asyncio.Event()
 
-    async def run(self) -> int:
+    async def run(self, path: Path | None, written: Daemon, *, watch: bool) -> int:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
+        # From the first moment on, and to the last: it would end the process otherwise.
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         try:
             async with self._notifier, await Composition.open(self._config) as composition:
                 async with AsyncExitStack() as doors:
                     servers = await self._open_doors(composition, doors)
                     self._notifier.ready(_where(servers), composition.trouble)
+                    reloader = Reloader(
+                        path, written, composition, self._notifier, servers.changed_over
+                    )
+                    doors.push_async_callback(reloader.aclose)
+                    reloader.start(self._to_reload, watch=watch)
                     await self._asked.wait()
-                    self._notifier.stopping(self._config.daemon.drain_timeout)
-                    await self._drain(servers)
+                    # What is being read again now would come too late.
+                    await reloader.aclose()
+                    drain_timeout = composition.config.daemon.drain_timeout
+                    self._notifier.stopping(drain_timeout)
+                    await self._drain(servers.both, drain_timeout)
         finally:
-            for number in _SIGNALS:
+            for number in (*_SIGNALS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
         log.info("stopped")
         return INTERRUPTED if self._urged.is_set() else 0
 
-    async def _open_doors(
-        self, composition: Composition, doors: AsyncExitStack
-    ) -> list[HttpServer | GrpcServer]:
+    async def _open_doors(self, composition: Composition, doors: AsyncExitStack) -> _Doors:
         """Starts to serve, and says what, where and from what."""
         daemon = self._config.daemon
         writes = daemon.takes_writes()
         guard = await Guard.open(daemon, composition.pools)
         http = await serve_http(
-            HttpFront(
-                composition.path_infos,
-                composition.content,
-                composition.metrics,
-                priority=daemon.priority,
-                nar_compression=daemon.nar_compression,
-                pools=composition.pools,
-                inbox=composition.inbox,
-                extras=composition.extras,
-                access_log=daemon.access_log,
-                access=guard.access,
-                status=composition.upstream_statuses,
-                ready=composition.trouble,
-            ),
+            _http_front(composition, daemon, guard.access),
             str(daemon.http),
             daemon.drain_timeout,
             guard.http_tls,
@@ -144,16 +147,7 @@ class _Daemon:
         )
         doors.push_async_callback(http.aclose)
         grpc = await serve_grpc(
-            GrpcFront(
-                composition.path_infos,
-                composition.content,
-                composition.nars,
-                composition.metrics,
-                composition.pools,
-                access=guard.access,
-                upkeep=composition.upkeep,
-                access_log=daemon.access_log,
-            ),
+            _grpc_front(composition, daemon, guard.access),
             str(daemon.grpc),
             daemon.drain_timeout,
             guard.grpc_tls,
@@ -186,11 +180,11 @@ class _Daemon:
         for line in tree(lower(self._config), "path_infos"):
             log.info("tree", text=line)
         log.info("ready")
-        return [http, grpc]
+        return _Doors(composition, guard, http, grpc)
 
-    async def _drain(self, servers: list[HttpServer | GrpcServer]) -> None:
+    async def _drain(self, servers: list[HttpServer | GrpcServer], seconds: float) -> None:
         """Lets what runs come to its end, unless somebody cannot wait."""
-        log.info("draining", seconds=self._config.daemon.drain_timeout)
+        log.info("draining", seconds=seconds)
         draining = asyncio.create_task(_drain_all(servers))
         urged = asyncio.create_task(self._urged.wait())
         try:
@@ -211,14 +205,74 @@ class _Daemon:
             asyncio.get_running_loop().remove_signal_handler(handled)
             signal.signal(handled, signal.SIG_DFL)
 
+    def _hung_up(self) -> None:
+        # While it starts, for afterwards; while it drains, for nothing.
+        log.info("signal", name=signal.SIGHUP.name)
+        self._to_reload.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """Both doors, and who gets in."""
+
+    composition: Composition
+    guard: Guard
+    http: HttpServer
+    grpc: GrpcServer
+
+    @property
+    def both(self) -> list[HttpServer | GrpcServer]:
+        return [self.http, self.grpc]
+
+    def changed_over(self, daemon: Daemon) -> None:
+        """Requests and calls from now on are of what the composition has by now, and as `daemon`
+        says; connections, and what runs on them, are left alone."""
+        configure(daemon.log_level, daemon.log_format)
+        self.guard.change(daemon)
+        composition, access = self.composition, self.guard.access
+        self.http.change(_http_front(composition, daemon, access), daemon.drain_timeout)
+        self.grpc.change(_grpc_front(composition, daemon, access), daemon.drain_timeout)
+
+
+def _http_front(composition: Composition, daemon: Daemon, access: Access) -> HttpFront:
+    return HttpFront(
+        composition.path_infos,
+        composition.content,
+        composition.metrics,
+        priority=daemon.priority,
+        nar_compression=daemon.nar_compression,
+        pools=composition.pools,
+        inbox=composition.inbox,
+        extras=composition.extras,
+        access_log=daemon.access_log,
+        access=access,
+        status=composition.upstream_statuses,
+        ready=composition.trouble,
+        uses=composition.uses,
+    )
+
+
+def _grpc_front(composition: Composition, daemon: Daemon, access: Access) -> GrpcFront:
+    return GrpcFront(
+        composition.path_infos,
+        composition.content,
+        composition.nars,
+        composition.metrics,
+        composition.pools,
+        access=access,
+        upkeep=composition.upkeep,
+        access_log=daemon.access_log,
+        uses=composition.uses,
+    )
+
 
 async def _drain_all(servers: list[HttpServer | GrpcServer]) -> None:
     await asyncio.gather(*[server.drain() for server in servers])
 
 
-def _where(servers: list[HttpServer | GrpcServer]) -> str:
+def _where(doors: _Doors) -> str:
     """Where they listen, for people."""
-    addresses = [address for server in servers for address in server.addresses]
+    addresses = [address for server in doors.both for address in server.addresses]
     return f"serving on {', '.join(addresses)}"
 
 

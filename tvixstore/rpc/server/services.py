@@ -41,7 +41,8 @@ class Service:
 def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Service]:
     """All services of `front`; with the codec `WireCodec` they can be served anywhere."""
     dispatcher = dispatcher or Dispatcher(front)
-    rows = [*_store_rows(front), *_admin_rows(front, dispatcher)]
+    dispatcher.rows_of = partial(_rows, dispatcher)
+    rows = dispatcher.rows = _rows(dispatcher, front)
     names = _names([row.method for row in [*rows, *_meta_rows([], dispatcher)]])
     by_service: dict[str, dict[str, Handler]] = {name: {} for name in names}
     for row in [*rows, *_meta_rows(names, dispatcher)]:
@@ -53,6 +54,14 @@ def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Ser
             path = method.path(package)
             by_service[path.split("/")[1]][path] = handler
     return [Service(handlers) for handlers in by_service.values()]
+
+
+def _rows(dispatcher: Dispatcher, front: GrpcFront) -> list[Row]:
+    """Those that are about what `front` has."""
+    rows = [*_store_rows(front), *_admin_rows(front, dispatcher)]
+    for row in rows:
+        row.uses = front.uses
+    return rows
 
 
 def _names(served: list[Method[Any, Any]]) -> list[str]:
