@@ -209,6 +209,11 @@ class Composition:
         """How many generations before the present one are still used."""
         return len(self._drains)
 
+    async def drained(self) -> None:
+        """Returns when nothing is left of the generations before the present one."""
+        while drains := set(self._drains):
+            await asyncio.wait(drains)
+
     def forget_absences(self) -> None:
         """Has every node forget what it remembers as absent."""
         self._arriving.forget()
