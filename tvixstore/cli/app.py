@@ -77,10 +77,12 @@ def daemon(
 ) -> None:
     """Run the store, until SIGTERM or SIGINT. SIGHUP has the compose file read again."""
     path = find(compose)
-    config = load(path)
     from tvixstore.cli.daemon import leave, run
+    from tvixstore.cli.reload import Watched
 
-    leave(run(config, path, watch=watch))
+    watched = Watched.look(path) if watch and path is not None else None
+    config = load(path)
+    leave(run(config, path, watched))
 
 
 @compose.command()

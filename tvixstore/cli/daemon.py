@@ -23,7 +23,7 @@ from tvixstore.cli.activation import Inherited, inherited_sockets
 from tvixstore.cli.app import INTERRUPTED
 from tvixstore.cli.guard import Guard
 from tvixstore.cli.notify import Notifier
-from tvixstore.cli.reload import Reloader
+from tvixstore.cli.reload import Reloader, Watched
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
@@ -41,11 +41,11 @@ log = Logger("tvixstore.daemon")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(config: Config, path: Path | None = None, *, watch: bool = False) -> int:
+def run(config: Config, path: Path | None = None, watched: Watched | None = None) -> int:
     """Runs the daemon until a signal ends it, and returns its exit code.
 
-    `path` is where the config came from, to be read again on SIGHUP, and, with `watch`, whenever it
-    has changed; `None` is the packaged default.
+    `path` is where the config came from, to be read again on SIGHUP, and, where it is `watched`,
+    whenever it has changed; `None` is the packaged default.
 
     Raises `ConfigError`, one line, where it cannot start.
     """
@@ -58,7 +58,7 @@ def run(config: Config, path: Path | None = None, *, watch: bool = False) -> int
         placed = replace(config, daemon=inherited.placed(config.daemon))
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             daemon = _Daemon(placed, inherited, notifier)
-            return runner.run(daemon.run(path, config.daemon, watch=watch))
+            return runner.run(daemon.run(path, config.daemon, watched))
 
 
 def leave(code: int) -> NoReturn:
@@ -105,7 +105,7 @@ class _Daemon:
         self._to_reload = asyncio.Event()
         self._urged = asyncio.Event()
 
-    async def run(self, path: Path | None, written: Daemon, *, watch: bool) -> int:
+    async def run(self, path: Path | None, written: Daemon, watched: Watched | None) -> int:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
@@ -120,7 +120,7 @@ class _Daemon:
                         path, written, composition, self._notifier, servers.changed_over
                     )
                     doors.push_async_callback(reloader.aclose)
-                    reloader.start(self._to_reload, watch=watch)
+                    reloader.start(self._to_reload, watched)
                     await self._asked.wait()
                     # What is being read again now would come too late.
                     await reloader.aclose()

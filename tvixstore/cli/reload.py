@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from tvixstore.compose.shared_paths import store_at
 from tvixstore.errors import StoreError
 from tvixstore.log import Logger
 from tvixstore.policy.tasks import end
+from tvixstore.pools import Pools
 
 log = Logger("tvixstore.daemon")
 
@@ -40,8 +42,20 @@ _INTERVAL: Final = 1.0
 _MISSING: Final = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The compose file as it was just before it was read: what is written after that is new."""
+
+    path: Path
+    version: tuple[int, int, int, int] | None
+
+    @classmethod
+    def look(cls, path: Path) -> Watched:
+        return cls(path, version_of(path))
+
+
 class Reloader:
-    """Reads the file at `path` again when it is asked to; `watch` asks by itself.
+    """Reads the file at `path` again when it is asked to.
 
     `began` is what the daemon started with, as it was written; `changed_over` is told of what
     counts from now on, in that very moment.
@@ -65,11 +79,12 @@ class Reloader:
         self._fixed = {key: getattr(daemon, key) for key in NEEDS_RESTART}
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, asked: asyncio.Event, *, watch: bool) -> None:
-        """From now on it reloads whenever `asked` is set, and clears it."""
+    def start(self, asked: asyncio.Event, watched: Watched | None) -> None:
+        """From now on it reloads whenever `asked` is set, and clears it; what is `watched` sets it
+        when it is another file."""
         self._tasks.append(asyncio.create_task(self._run(asked), name="reload"))
-        if watch and self._path is not None:
-            watching = _watch(self._composition, self._path, asked)
+        if watched is not None:
+            watching = _watch(self._composition.pools, watched, asked)
             self._tasks.append(asyncio.create_task(watching, name="watch the compose file"))
 
     async def aclose(self) -> None:
@@ -141,15 +156,14 @@ class Reloader:
         self._composition.metrics.reloads.labels(outcome).inc()
 
 
-async def _watch(composition: Composition, path: Path, asked: asyncio.Event) -> None:
-    """Sets `asked` when the file at `path` is another one, and stays so from one look to the next:
-    half of it may have been written."""
-    files = composition.pools.files
-    known = seen = await files.run(version_of, path)
+async def _watch(pools: Pools, watched: Watched, asked: asyncio.Event) -> None:
+    """Sets `asked` when the file is another one, and stays so from one look to the next: half of it
+    may have been written."""
+    known = seen = watched.version
     missing = 0
     while True:
         await asyncio.sleep(_INTERVAL)
-        before, seen = seen, await files.run(version_of, path)
+        before, seen = seen, await pools.files.run(version_of, watched.path)
         missing = 0 if seen is not None else missing + 1
         if seen == known or seen != before or 0 < missing < _MISSING:
             continue
