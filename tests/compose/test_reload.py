@@ -255,7 +255,7 @@ async def test_limits_of_the_store_count_from_now_on(tmp_path: Path) -> None:
     "broken",
     [
         '[daemon]\nsign_with = "no-such.secret"\n',
-        text_of({"a": "grpc+http://127.0.0.1:1?wait-connect=true"}),
+        text_of({"a": "grpc+http://127.0.0.1:1?wait-connect=1"}),
         MEMORY["directoryservices"]
         + MEMORY["pathinfoservices"]
         + '[blobservices.root]\ntype = "local"\npath = "taken"\n',

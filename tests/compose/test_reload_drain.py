@@ -124,7 +124,7 @@ async def test_a_reload_that_is_cancelled_leaves_all_as_it_was(tmp_path: Path) -
     async with UpstreamServer() as upstream:
         # It takes connections, and is no daemon.
         upstream.otherwise(lambda _: Reply(end="stall", before=asyncio.Event()))
-        text = text_of({"a": f"grpc+http://127.0.0.1:{upstream.port}?wait-connect=true"})
+        text = text_of({"a": f"grpc+http://127.0.0.1:{upstream.port}?wait-connect=1"})
         async with await Composition.open(config_of(tmp_path, text_of({}))) as composition:
             path_infos, parts = composition.path_infos, set(composition._parts)
             reloading = asyncio.create_task(composition.reload(config_of(tmp_path, text)))
@@ -204,8 +204,8 @@ async def test_many_reloads_under_load_cut_nobody_off_and_leave_nothing(
         return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
 
     async with servers[0], servers[1], servers[2]:
-        for server in servers:
-            serve(server, *paths)
+        for each in servers:
+            serve(each, *paths)
         plain = text_of({"s0": servers[0].url})
         async with await Composition.open(config_of(tmp_path, plain)) as composition:
             front = _http_front(composition, composition.config.daemon, Access.of("read"))
@@ -234,7 +234,7 @@ async def test_many_reloads_under_load_cut_nobody_off_and_leave_nothing(
                 async with asyncio.timeout(PATIENCE):
                     for other in servers[1:]:
                         await other.abandoned()
-                    while held()[0] > before[0] + servers[0].connections:
+                    while held()[0] > before[0] + servers[0].connections:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 assert held()[1] <= before[1] + 2 * servers[0].connections
             finally:

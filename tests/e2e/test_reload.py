@@ -127,7 +127,7 @@ BROKEN = {
     "several mistakes": '[daemon]\npriority = "low"\nnosuch = 1\n[[substituters]]\nurl = "x"\n',
     "a missing key file": '[daemon]\nsign_with = "no-such.secret"\n',
     "a peer that is not there": (
-        '[[substituters]]\nurl = "grpc+http://127.0.0.1:1?wait-connect=true"\nunsigned = true\n'
+        '[[substituters]]\nurl = "grpc+http://127.0.0.1:1?wait-connect=1"\nunsigned = true\n'
     ),
     "a state in use": (
         "".join(
