@@ -115,9 +115,10 @@ class _Daemon:
             async with self._notifier, await Composition.open(self._config) as composition:
                 async with AsyncExitStack() as doors:
                     servers = await self._open_doors(composition, doors)
-                    self._notifier.ready(_where(servers), composition.trouble)
+                    where = _where(servers)
+                    self._notifier.ready(where, composition.trouble)
                     reloader = Reloader(
-                        path, written, composition, self._notifier, servers.changed_over
+                        path, written, composition, self._notifier, where, servers.changed_over
                     )
                     doors.push_async_callback(reloader.aclose)
                     reloader.start(self._to_reload, watched)

@@ -57,8 +57,8 @@ class Watched:
 class Reloader:
     """Reads the file at `path` again when it is asked to.
 
-    `began` is what the daemon started with, as it was written; `changed_over` is told of what
-    counts from now on, in that very moment.
+    `began` is what the daemon started with, as it was written; `where` says for people where it
+    serves; `changed_over` is told of what counts from now on, in that very moment.
     """
 
     def __init__(
@@ -67,12 +67,14 @@ class Reloader:
         began: Daemon,
         composition: Composition,
         notifier: Notifier,
+        where: str,
         changed_over: Callable[[Daemon], None],
     ) -> None:
         self._path = path
         self._began = began
         self._composition = composition
         self._notifier = notifier
+        self._where = where
         self._changed_over = changed_over
         # What is fixed, as it is: where sockets were inherited, that is not what was written.
         daemon = composition.config.daemon
@@ -96,9 +98,10 @@ class Reloader:
             await asked.wait()
             asked.clear()
             self._notifier.reloading()
-            status = "serving; the last reload failed, see the log"
+            status = f"{self._where}; the compose file could not be reloaded, see the log"
             try:
-                status = await self.reload()
+                if await self.reload():
+                    status = self._where
             except Exception as error:
                 # A mistake of ours: the next file may be one that we can do.
                 log.error("reload.failed", exc_info=error, reason=str(error))
@@ -106,8 +109,8 @@ class Reloader:
             finally:
                 self._notifier.reloaded(status)
 
-    async def reload(self) -> str:
-        """Does it, and returns how it is now, for people."""
+    async def reload(self) -> bool:
+        """Does it; whether the file could be used."""
         try:
             config = await self._composition.pools.files.run(load, self._path)
             effective = self._effective(config)
@@ -117,9 +120,9 @@ class Reloader:
         except StoreError as error:
             log.error("reload.failed", reason=str(error), meaning="all is as it was before")
             self._count("failed")
-            return "serving as before: the compose file could not be used, see the log"
+            return False
         self._report(config, changes)
-        return "serving what the compose file says now"
+        return True
 
     def _effective(self, config: Config) -> Config:
         """`config`, with what cannot be changed as it is."""

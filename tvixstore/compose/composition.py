@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tvixstore import __version__
+from tvixstore.blob.staging import to_the_end
 from tvixstore.castore import SizeRule
 from tvixstore.compose.beside import beside
 from tvixstore.compose.build import Arriving, Builder
@@ -290,12 +291,14 @@ class Composition:
             return uploads
 
         uploads = builder.share("uploads", keep_uploads, kept)
-        required = daemon.require_signature
-        inbox = Inbox(
-            Receiver(content, self.pools, self._spool, SizeRule(daemon.directory_sizes)),
-            uploads,
-            KeyRing(required) if required else None,
-        )
+        required = KeyRing(daemon.require_signature) if daemon.require_signature else None
+
+        def receive() -> Receiver:
+            sizes = SizeRule(builder.daemon.directory_sizes)
+            return Receiver(builder.content(), self.pools, self._spool, sizes)
+
+        # How much it takes at a time goes for old requests and new ones together.
+        inbox = Inbox(builder.share("receiver", receive), uploads, required)
         extras = make_extras(builder, beside(builder, "blobs", "extras", self._own))
         places = {path.resolve() for path, _ in _stores_of(graph)}
         if self._own is not None:
@@ -381,13 +384,10 @@ class Composition:
         self._live.remove(generation)
         used = {part for each in self._live for part in each.parts}
         parts = generation.parts - used
-        try:
-            await close_services(parts)
-            # What those had begun by themselves.
-            await self._fills.outlast()
-            await close_upstreams(parts)
-        except Exception as error:
-            log.error("reload.not_closed", exc_info=error, reason=str(error))
+        await _closed(close_services(parts))
+        # What those had begun by themselves.
+        await self._fills.outlast()
+        await _closed(close_upstreams(parts))
         self._parts -= parts
         await self._close_stores(generation)
         log.info("reload.drained", parts=len(parts), seconds=round(loop.time() - began, 3))
@@ -396,7 +396,7 @@ class Composition:
         # A reload that builds may have found them open.
         async with self._reloading:
             used = {place for each in self._live for place in each.places}
-            await self._stores.close(generation.places - used)
+            await _closed(self._stores.close(generation.places - used))
             self._keep_small()
 
     async def _close_services(self) -> None:
@@ -404,6 +404,14 @@ class Composition:
 
     async def _close_upstreams(self) -> None:
         await close_upstreams(self._parts)
+
+
+async def _closed(closing: Coroutine[Any, Any, None]) -> None:
+    """Closes it to the end, even if nobody waits for it any more, and whatever becomes of it."""
+    try:
+        await to_the_end(closing)
+    except Exception as error:
+        log.error("reload.not_closed", exc_info=error, reason=str(error))
 
 
 def _stores_of(graph: Graph) -> list[tuple[Path, StoreSettings]]:
