@@ -324,3 +324,62 @@ async def test_gauges_of_those_that_are_gone_are_gone(tmp_path: Path) -> None:
         uses.end()
         await drained(composition)
         assert up("a") == 1
+
+
+async def test_eviction_stops_before_anything_is_kept_elsewhere_and_begins_after_it(
+    tmp_path: Path,
+) -> None:
+    def text(folder: str) -> str:
+        content = "".join(
+            f'[{kind}.root]\ntype = "local"\npath = "content"\n'
+            for kind in ("blobservices", "directoryservices")
+        )
+        return content + f'[pathinfoservices.root]\ntype = "local"\npath = "{folder}"\n'
+
+    def evicts() -> bool:
+        store = composition._stores._stores[tmp_path / "content"]
+        return store.evicting is not None and not store.evicting.done()
+
+    here, elsewhere = config_of(tmp_path, text("content")), config_of(tmp_path, text("infos"))
+    async with await Composition.open(here) as composition:
+        assert evicts()
+        await composition.reload(elsewhere)
+        assert not evicts()
+        await drained(composition)
+        assert not evicts()
+        uses = composition.uses
+        uses.begin()
+        await composition.reload(here)
+        # The old one may still put path infos elsewhere whose content is here.
+        assert not evicts()
+        uses.end()
+        await drained(composition)
+        assert evicts()
+
+
+async def test_files_under_the_same_names_are_read_again(tmp_path: Path) -> None:
+    key = tmp_path / "ours.secret"
+    key.write_text(KEY.text)
+    config = config_of(tmp_path, text_of({}, f'sign_with = "{key}"'))
+    async with await Composition.open(config) as composition:
+        assert not (await composition.reload(config)).any
+        other = SecretKey.generate("other-1")
+        key.write_text(other.text + "\n")
+        changes = await composition.reload(config)
+        assert changes.changed == ("root/signed",)
+        signing = part(composition, "root/signed").service
+        assert signing.signer.key == other
+        await drained(composition)
+
+
+async def test_which_keys_are_trusted_is_told_to_a_store_that_stays(tmp_path: Path) -> None:
+    async with await Composition.open(config_of(tmp_path, text_of({}))) as composition:
+        (store,) = [
+            each.service
+            for each in composition._parts
+            if each.key == ("path infos", tmp_path / "state")
+        ]
+        assert store.keys.names == []
+        await composition.reload(config_of(tmp_path, text_of({"a": "http://a.invalid"})))
+        assert store.keys.names == ["cache-1"]
+        await drained(composition)
