@@ -272,11 +272,11 @@ async def test_what_cannot_be_used_changes_nothing_and_leaves_nothing(
         await Composition.open(config_of(tmp_path, text)) as composition,
     ):
         path_infos, places = composition.path_infos, composition._stores.places()
-        parts = set(composition._parts)
+        parts = set(composition._generations.parts)
         with pytest.raises((ConfigError, Unavailable)):
             await composition.reload(config_of(tmp_path, broken))
         assert composition.path_infos is path_infos
-        assert composition._parts == parts
+        assert composition._generations.parts == parts
         assert composition._stores.places() == places
         assert [each.name for each in composition.upstream_statuses()] == ["a"]
 
@@ -376,7 +376,7 @@ async def test_which_keys_are_trusted_is_told_to_a_store_that_stays(tmp_path: Pa
     async with await Composition.open(config_of(tmp_path, text_of({}))) as composition:
         (store,) = [
             each.service
-            for each in composition._parts
+            for each in composition._generations.parts
             if each.key == ("path infos", tmp_path / "state")
         ]
         assert store.keys.names == []

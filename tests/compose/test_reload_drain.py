@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.compose.test_long import long
-from tests.compose.test_reload import KEY, config_of, drained, serve, text_of
+from tests.compose.test_reload import KEY, config_of, drained, part, serve, text_of
 from tests.support.caches import make_path
 from tests.support.upstream_server import Reply, UpstreamServer
 from tvixstore.access import Access
@@ -24,6 +24,7 @@ from tvixstore.errors import StoreError
 from tvixstore.http import serve as serve_http
 from tvixstore.pathinfo.nix import Fills
 from tvixstore.policy.uses import Uses
+from tvixstore.rpc.client import Peer
 
 if TYPE_CHECKING:
     from tvixstore.http import HttpServer
@@ -126,7 +127,7 @@ async def test_a_reload_that_is_cancelled_leaves_all_as_it_was(tmp_path: Path) -
         upstream.otherwise(lambda _: Reply(end="stall", before=asyncio.Event()))
         text = text_of({"a": f"grpc+http://127.0.0.1:{upstream.port}?wait-connect=1"})
         async with await Composition.open(config_of(tmp_path, text_of({}))) as composition:
-            path_infos, parts = composition.path_infos, set(composition._parts)
+            path_infos, parts = composition.path_infos, set(composition._generations.parts)
             reloading = asyncio.create_task(composition.reload(config_of(tmp_path, text)))
             async with asyncio.timeout(PATIENCE):
                 while not upstream.accepted and not reloading.done():  # noqa: ASYNC110
@@ -135,10 +136,43 @@ async def test_a_reload_that_is_cancelled_leaves_all_as_it_was(tmp_path: Path) -
             with pytest.raises((asyncio.CancelledError, StoreError)):
                 await reloading
             assert composition.path_infos is path_infos
-            assert composition._parts == parts
+            assert composition._generations.parts == parts
             # And the next one is not in anybody's way.
             await composition.reload(config_of(tmp_path, text_of({"b": "http://b.invalid"})))
             await drained(composition)
+
+
+async def test_what_is_taken_over_is_not_closed_with_what_drained_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_path("there", KEY)
+    connecting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def connect(self: Peer) -> None:
+        connecting.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(Peer, "connect", connect)
+    waits = "grpc+http://127.0.0.1:1?wait-connect=1"
+    async with UpstreamServer() as upstream:
+        serve(upstream, path)
+        with_it = config_of(tmp_path, text_of({"a": upstream.url}))
+        async with await Composition.open(with_it) as composition:
+            uses = composition.uses
+            uses.begin()
+            await composition.reload(config_of(tmp_path, text_of({})))
+            both = text_of({"a": upstream.url, "b": waits}, b="enabled = true")
+            reloading = asyncio.create_task(composition.reload(config_of(tmp_path, both)))
+            await connecting.wait()
+            # The reload has taken it over, and has yet to come to its end.
+            uses.end()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            go_on.set()
+            await reloading
+            await drained(composition)
+            leaf = part(composition, "a").service
+            assert await leaf.describe(path.narinfo.store_path.hash) is not None
 
 
 class _House:
@@ -228,8 +262,8 @@ async def test_many_reloads_under_load_cut_nobody_off_and_leave_nothing(
                 assert asked > CLIENTS
                 await house.reload(tmp_path, plain)
                 await drained(composition)
-                assert len(composition._live) == 1
-                assert composition._parts == composition._generation.parts
+                assert len(composition._generations.live) == 1
+                assert composition._generations.parts == composition._generation.parts
                 # What is left may be idle connections, to the one that was there before.
                 async with asyncio.timeout(PATIENCE):
                     for other in servers[1:]:

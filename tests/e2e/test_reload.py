@@ -8,6 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 from grpclib.client import Channel
 from grpclib.const import Status
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 KEY = SecretKey.generate("cache-1")
 # Longer than what Nix and the sockets on the way take in while the upstream pauses.
-LONG = 24 << 20
+LONG = 8 << 20
 
 
 def at(server: UpstreamServer, name: str, **keys: Value) -> Section:
@@ -94,6 +95,35 @@ async def test_a_nar_comes_out_whole_whose_substituter_is_removed(
             # The same connection all the time.
             async with session.get("/nix-cache-info") as kept:
                 assert kept.status == 200
+
+
+TOO_EARLY = """
+from tvixstore.pathinfo.nix import Fills
+from tvixstore.policy.uses import Uses
+async def at_once(_): pass
+Uses.over = Fills.outlast = at_once
+"""
+
+
+@pytest.mark.slow
+async def test_a_daemon_that_closes_too_early_is_noticed(tmp_path: Path) -> None:
+    path = make_path("long", KEY, size=LONG)
+    go_on = asyncio.Event()
+    async with UpstreamServer() as upstream:
+        serve(upstream, path)
+        upstream.on(path.nar_target, Reply(body=path.nar, pause=go_on, after=LONG // 2))
+        section = at(upstream, "gone", stall_timeout="60s", retries=0)
+        async with (
+            Daemon(tmp_path, [section], planted=TOO_EARLY) as daemon,
+            daemon.session() as session,
+        ):
+            async with session.get(await daemon.nar_target(path.digits)) as body:
+                write(daemon, [])
+                await hang_up(daemon, "reload.done")
+                await daemon.logged("reload.drained")
+                go_on.set()
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await body.read()
 
 
 async def test_connections_survive_and_see_what_is_new(tmp_path: Path) -> None:

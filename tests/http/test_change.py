@@ -67,7 +67,7 @@ async def test_what_lasts_as_long_as_its_client_likes_holds_up_nothing(
     events = ScriptedStream(b"one", asyncio.Event())
 
     async def answer(call: routes.Call, wanted: None) -> Answer:
-        return Answer(200, "present", {}, stream=events, length=None, lasting=True)
+        return Answer(200, "present", {}, stream=events, length=None, endless=True)
 
     rows = [routes._row("events", r"/events()", routes._parse_nothing, answer)]
     monkeypatch.setattr(routes, "ROUTES", rows)

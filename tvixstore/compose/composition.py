@@ -11,47 +11,41 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tvixstore import __version__
-from tvixstore.blob.staging import to_the_end
 from tvixstore.castore import SizeRule
-from tvixstore.compose.beside import beside
 from tvixstore.compose.build import Arriving, Builder
 from tvixstore.compose.config import Config
 from tvixstore.compose.counting import home, why_uncounted
+from tvixstore.compose.draining import Generations
 from tvixstore.compose.generation import Changes, Generation, compare
 from tvixstore.compose.graph import Graph
 from tvixstore.compose.health import UpstreamHealth, sum_up
 from tvixstore.compose.lower import lower
-from tvixstore.compose.make_extras import make_extras
-from tvixstore.compose.model import Store as StoreSettings
+from tvixstore.compose.make_generation import make_generation, stores_of
 from tvixstore.compose.nodes import LocalNode, NixNode
-from tvixstore.compose.parts import Part, below, close_services, close_upstreams
+from tvixstore.compose.parts import close_services, close_upstreams
 from tvixstore.compose.stores import Store, Stores
-from tvixstore.evict import check, rebuild
 from tvixstore.extras import CachedExtras
 from tvixstore.http import Inbox, UpstreamStatus
 from tvixstore.kv import KeyValue, LmdbEngine, MemoryKeyValue, StateDirectory
 from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
-from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.nix import Fills
-from tvixstore.pathinfo.receiving import Receiver
-from tvixstore.pathinfo.uploads import Uploads
 from tvixstore.policy.tasks import end
 from tvixstore.policy.uses import Uses
 from tvixstore.pools import Pools
 from tvixstore.tree import Content
-from tvixstore.upkeep import Holdings, LocalUpkeep, Upkeep
+from tvixstore.upkeep import Upkeep
 
 log = Logger("tvixstore.compose")
 
@@ -69,15 +63,12 @@ class Composition:
         self._arriving = Arriving()
         # The graphs that count: of the generations that live, and of one that is being built.
         self._building: Graph | None = None
-        self._live: list[Generation] = []
         self._present: Generation | None = None
-        self._parts: set[Part] = set()
-        self._drains: set[asyncio.Task[None]] = set()
-        self._reloading = asyncio.Lock()
         self._closing = AsyncExitStack()
         self._closing.callback(self.pools.close)
         self._stores = Stores(self.pools, self.metrics, self._why_uncounted)
         self._closing.push_async_callback(self._stores.aclose)
+        self._generations = Generations(self._stores, self.metrics)
 
     @classmethod
     async def open(cls, config: Config, *, embedded: bool = False) -> Composition:
@@ -122,9 +113,9 @@ class Composition:
             sizes=SizeRule(config.daemon.directory_sizes),
         )
         # Closed from the last to the first: no new fills, then none, then no connections.
-        closing.push_async_callback(self._close_upstreams)
+        closing.push_async_callback(self._generations.close_upstreams)
         closing.push_async_callback(self._fills.aclose)
-        closing.push_async_callback(self._close_services)
+        closing.push_async_callback(self._generations.close_services)
         generation, builder = await self._build(config, graph)
         self._install(generation, builder)
         summing = asyncio.create_task(sum_up(self._upstreams), name="sum up upstreams")
@@ -138,12 +129,12 @@ class Composition:
         `changed_over` is called in the very moment from which the new services are the present
         ones. Raises `StoreError`, as `open` does, for what cannot be used: then all is as before.
         """
-        async with self._reloading:
+        async with self._generations.changing:
             present = self._generation
             self._building = graph = lower(config)
             before = self._stores.places()
             try:
-                for path, settings in _stores_of(graph):
+                for path, settings in stores_of(graph):
                     await self._stores.open(path, settings)
                 generation, builder = await self._build(config, graph)
             except BaseException:
@@ -153,14 +144,11 @@ class Composition:
             changes = compare(present, generation)
             if not changes.any:
                 self._building = None
-                new = generation.parts - present.parts
-                self._parts -= new
-                await close_services(new)
-                await close_upstreams(new)
+                await self._generations.discard(builder.made)
                 return changes
             needs_restart = self._install(generation, builder)
             changed_over()
-            self._drain(present)
+            self._generations.drain(present, self._fills)
             return replace(changes, needs_restart=needs_restart)
 
     @property
@@ -208,12 +196,11 @@ class Composition:
     @property
     def draining(self) -> int:
         """How many generations before the present one are still used."""
-        return len(self._drains)
+        return self._generations.draining
 
     async def drained(self) -> None:
         """Returns when nothing is left of the generations before the present one."""
-        while drains := set(self._drains):
-            await asyncio.wait(drains)
+        await self._generations.drained()
 
     def forget_absences(self) -> None:
         """Has every node forget what it remembers as absent."""
@@ -229,8 +216,7 @@ class Composition:
 
     async def aclose(self) -> None:
         """Cancels fills, writes what waits, closes connections and the state."""
-        # Nobody is left who would be drained.
-        await end(set(self._drains))
+        await self._generations.end()
         await self._closing.aclose()
 
     async def __aenter__(self) -> Self:
@@ -260,68 +246,25 @@ class Composition:
             spool=self._spool,
             fills=self._fills,
             arriving=self._arriving,
-            # What drains is taken back where it is wanted again.
-            before=[part for each in reversed(self._live) for part in each.parts],
+            before=self._generations.taken_over(),
         )
         try:
-            generation = self._made_by(builder, config)
+            generation = make_generation(builder, config, self._own)
             for peer in builder.connecting:
                 await peer.connect()
         except BaseException:
             await close_services(builder.made)
             await close_upstreams(builder.made)
             raise
-        self._parts.update(generation.parts)
-        unused = [part for part in builder.made if part not in generation.parts]
-        assert not unused, "whatever is made is asked for"
+        assert generation.parts.issuperset(builder.made), "whatever is made is asked for"
+        self._generations.parts |= generation.parts
         return generation, builder
-
-    def _made_by(self, builder: Builder, config: Config) -> Generation:
-        graph, daemon = builder.graph, config.daemon
-        path_infos = builder.path_infos(graph.served)
-        content, nars = builder.content(), builder.nars()
-        # What was uploaded, and extras, have content that no path refers to.
-        kept = beside(builder, "directories", "uploads", self._own)
-
-        def keep_uploads() -> Uploads:
-            uploads = Uploads(kept.table, kept.roots)
-            builder.closing_services.push_async_callback(uploads.aclose)
-            sweeping = asyncio.create_task(uploads.keep_sweeping(), name="sweep uploads")
-            builder.closing_services.push_async_callback(end, [sweeping])
-            return uploads
-
-        uploads = builder.share("uploads", keep_uploads, kept)
-        required = KeyRing(daemon.require_signature) if daemon.require_signature else None
-
-        def receive() -> Receiver:
-            sizes = SizeRule(builder.daemon.directory_sizes)
-            return Receiver(builder.content(), self.pools, self._spool, sizes)
-
-        # How much it takes at a time goes for old requests and new ones together.
-        inbox = Inbox(builder.share("receiver", receive), uploads, required)
-        extras = make_extras(builder, beside(builder, "blobs", "extras", self._own))
-        places = {path.resolve() for path, _ in _stores_of(graph)}
-        if self._own is not None:
-            places.add(self._own.state.path.resolve())
-        return Generation(
-            config,
-            graph,
-            path_infos,
-            content,
-            nars,
-            inbox,
-            extras,
-            None if self._own is None else _upkeep(builder, path_infos, self._own),
-            dict(builder.health),
-            places,
-            below(builder.tops),
-        )
 
     def _install(self, generation: Generation, builder: Builder) -> tuple[str, ...]:
         """Has `generation` be the present one; what of it takes a restart. Never waits."""
         config = generation.config
         present, self._present = self._present, generation
-        self._live.append(generation)
+        self._generations.live.append(generation)
         self._building = None
         needs_restart = self._adjust_stores(config, generation)
         builder.take_effect(generation.parts)
@@ -340,21 +283,17 @@ class Composition:
         return needs_restart
 
     def _adjust_stores(self, config: Config, generation: Generation) -> tuple[str, ...]:
-        stores = dict(_stores_of(generation.graph))
+        stores = dict(stores_of(generation.graph))
         if self._own is not None:
             stores = {self._own.state.path: config.store, **stores}
         stuck = [path for path, each in stores.items() if self._stores.adjust(path, each)]
-        self._keep_small()
+        self._stores.keep_all_small()
         self._stores.show()
         return tuple(sorted({f"durability of {path.resolve()}" for path in stuck}))
 
-    def _keep_small(self) -> None:
-        for place in self._stores.places():
-            self._stores.keep_small(place)
-
     def _why_uncounted(self, place: Path) -> str | None:
         """Only where it is counted in every graph that counts."""
-        graphs = [generation.graph for generation in self._live]
+        graphs = [generation.graph for generation in self._generations.live]
         if self._building is not None:
             graphs.append(self._building)
         for graph in graphs:
@@ -364,65 +303,6 @@ class Composition:
                 return reason
         return None
 
-    def _drain(self, generation: Generation) -> None:
-        task = asyncio.create_task(self._put_away(generation), name="drain a composition")
-        self._drains.add(task)
-        self.metrics.draining.inc()
-        task.add_done_callback(self._drained)
-
-    def _drained(self, task: asyncio.Task[None]) -> None:
-        self._drains.discard(task)
-        self.metrics.draining.dec()
-
-    async def _put_away(self, generation: Generation) -> None:
-        """Closes what only `generation` had, once nobody uses it any more."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await generation.uses.over()
-        await self._fills.outlast()
-        # From here on nothing of it is taken back.
-        self._live.remove(generation)
-        used = {part for each in self._live for part in each.parts}
-        parts = generation.parts - used
-        await _closed(close_services(parts))
-        # What those had begun by themselves.
-        await self._fills.outlast()
-        await _closed(close_upstreams(parts))
-        self._parts -= parts
-        await self._close_stores(generation)
-        log.info("reload.drained", parts=len(parts), seconds=round(loop.time() - began, 3))
-
-    async def _close_stores(self, generation: Generation) -> None:
-        # A reload that builds may have found them open.
-        async with self._reloading:
-            used = {place for each in self._live for place in each.places}
-            await _closed(self._stores.close(generation.places - used))
-            self._keep_small()
-
-    async def _close_services(self) -> None:
-        await close_services(self._parts)
-
-    async def _close_upstreams(self) -> None:
-        await close_upstreams(self._parts)
-
-
-async def _closed(closing: Coroutine[Any, Any, None]) -> None:
-    """Closes it to the end, even if nobody waits for it any more, and whatever becomes of it."""
-    try:
-        await to_the_end(closing)
-    except Exception as error:
-        log.error("reload.not_closed", exc_info=error, reason=str(error))
-
-
-def _stores_of(graph: Graph) -> list[tuple[Path, StoreSettings]]:
-    """Where the nodes that can be reached keep things, and what is said of that."""
-    reachable = graph.reachable()
-    return [
-        (node.path, node)
-        for kind, name, node in graph.nodes()
-        if isinstance(node, LocalNode) and (kind, name) in reachable
-    ]
-
 
 def needs_state(config: Config, graph: Graph) -> bool:
     """Whether anything in `graph` keeps something in the daemon's state."""
@@ -431,40 +311,6 @@ def needs_state(config: Config, graph: Graph) -> bool:
         or (isinstance(node, LocalNode) and node.path.resolve() == config.daemon.state.resolve())
         for _, _, node in graph.nodes()
     )
-
-
-class _Accounts:
-    """What eviction counted in one store."""
-
-    def __init__(self, store: Store, pools: Pools) -> None:
-        self._store = store
-        self._pools = pools
-
-    async def check(self) -> list[str]:
-        # Files are looked at by whoever goes through the chunks.
-        return await check(self._store.references, None, self._pools)
-
-    async def rebuild(self) -> object:
-        return await rebuild(self._store.references)
-
-
-def _upkeep(builder: Builder, root: PathInfoService, store: Store) -> Upkeep:
-    """Upkeep of what `builder` has built over the daemon's state."""
-    path = builder.daemon.state
-    place = path.resolve()
-    holdings = Holdings(
-        path,
-        builder.pools,
-        root,
-        builder.nars(),
-        store.engine.table,
-        blobs=builder.shared(("blobs", place)),
-        directories=builder.shared(("directories", place)),
-        path_infos=builder.shared(("path infos", place)),
-        accounts=_Accounts(store, builder.pools),
-        holds=builder.stores.holds,
-    )
-    return LocalUpkeep(holdings)
 
 
 def _table(engine: LmdbEngine | None, name: str) -> KeyValue:

@@ -13,13 +13,10 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tvixstore.access import version_of
 from tvixstore.compose.nodes import Kind, LocalNode, Node
-
-if TYPE_CHECKING:
-    from tvixstore.compose.build import Builder
 
 # What the key of a node's part begins with.
 NODE: Final = "node"
@@ -43,11 +40,11 @@ class Part:
     service: Any = None
     # What it is built over, and what it went by.
     over: list[Part] = field(default_factory=list)
-    asked: list[tuple[Callable[[Builder], object], object]] = field(default_factory=list)
-    # What it told the builder: under which name, in which of its tables.
+    asked: list[tuple[Callable[[Any], object], object]] = field(default_factory=list)
+    # What it told the assembly: under which name, in which of its tables.
     told: list[tuple[str, str, Any]] = field(default_factory=list)
     # What is set anew whenever a graph that it belongs to takes effect.
-    live: list[Callable[[Builder], None]] = field(default_factory=list)
+    live: list[Callable[[Any], None]] = field(default_factory=list)
     # Closed first, and then, once no download needs them any more, connections.
     services: AsyncExitStack = field(default_factory=AsyncExitStack)
     upstreams: AsyncExitStack = field(default_factory=AsyncExitStack)

@@ -147,6 +147,10 @@ class Stores:
                 log.warning("eviction.off", path=store.state.path, reason=reason)
                 store.unevicted = reason
 
+    def keep_all_small(self) -> None:
+        for place in self._stores:
+            self.keep_small(place)
+
     def sweep(self, store: Store, sweep: Callable[[], Awaitable[int]]) -> None:
         """Has chunk files removed that nothing names. Nobody waits for it to start."""
         store.sweeping.append(

@@ -56,9 +56,9 @@ class Answer:
     stream: ByteStream | None = None
     length: int | None = 0
     reason: str | None = field(default=None, kw_only=True)
-    # Whether the stream lasts as long as its client likes, and needs no service of the front that
-    # it was asked of: it then keeps nothing of that from being closed.
-    lasting: bool = field(default=False, kw_only=True)
+    # Whether the stream goes on until somebody leaves. It needs no service of the front that it was
+    # asked of, and keeps nothing of that from being closed.
+    endless: bool = field(default=False, kw_only=True)
 
 
 def text(status: int, outcome: str, reason: str, **headers: str) -> Answer:

@@ -83,7 +83,7 @@ class Dispatcher:
         self.running.add(task)
         try:
             answer = await self._answer(front, request, account)
-            if answer.lasting:
+            if answer.endless:
                 front.uses.end()
                 uses = None
             return await self._send(request, answer, account)

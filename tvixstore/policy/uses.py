@@ -11,6 +11,8 @@ class Uses:
     `over` is for one who waits; whoever hands the thing out has to have stopped by then.
     """
 
+    __slots__ = ("_over", "count")
+
     def __init__(self) -> None:
         self.count = 0
         self._over: asyncio.Future[None] | None = None
