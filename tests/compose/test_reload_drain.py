@@ -17,7 +17,7 @@ from tests.compose.test_reload import KEY, config_of, drained, part, serve, text
 from tests.support.caches import make_path
 from tests.support.upstream_server import Reply, UpstreamServer
 from tvixstore.access import Access
-from tvixstore.cli.daemon import _http_front
+from tvixstore.cli.doors import http_front
 from tvixstore.compose import load_text
 from tvixstore.compose.composition import Composition
 from tvixstore.errors import StoreError
@@ -187,7 +187,7 @@ class _House:
         config = load_text(text, "compose.toml", folder, {})
 
         def change_over() -> None:
-            front = _http_front(self.composition, config.daemon, self.access)
+            front = http_front(self.composition, config.daemon, self.access)
             self.server.change(front, 5.0)
 
         await self.composition.reload(config, change_over)
@@ -242,7 +242,7 @@ async def test_many_reloads_under_load_cut_nobody_off_and_leave_nothing(
             serve(each, *paths)
         plain = text_of({"s0": servers[0].url})
         async with await Composition.open(config_of(tmp_path, plain)) as composition:
-            front = _http_front(composition, composition.config.daemon, Access.of("read"))
+            front = http_front(composition, composition.config.daemon, Access.of("read"))
             server = await serve_http(front, "127.0.0.1:0", 5.0)
             house = _House(composition, server)
             try:

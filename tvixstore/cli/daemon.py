@@ -11,29 +11,29 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
 
 from tvixstore import __version__
-from tvixstore.access import Access
 from tvixstore.cli.activation import Inherited, inherited_sockets
 from tvixstore.cli.app import INTERRUPTED
+from tvixstore.cli.doors import Doors, grpc_front, http_front
 from tvixstore.cli.guard import Guard
 from tvixstore.cli.notify import Notifier
 from tvixstore.cli.reload import Reloader, Watched
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
-from tvixstore.http import HttpFront, HttpServer
+from tvixstore.http import HttpServer
 from tvixstore.http import serve as serve_http
 from tvixstore.kv.state import VERSION
 from tvixstore.log import Logger, configure
 from tvixstore.policy.tasks import end
 from tvixstore.pools import THREAD_PREFIX
-from tvixstore.rpc.server import GrpcFront, GrpcServer
+from tvixstore.rpc.server import GrpcServer
 from tvixstore.rpc.server import serve as serve_grpc
 
 log = Logger("tvixstore.daemon")
@@ -115,7 +115,7 @@ class _Daemon:
             async with self._notifier, await Composition.open(self._config) as composition:
                 async with AsyncExitStack() as doors:
                     servers = await self._open_doors(composition, doors)
-                    where = _where(servers)
+                    where = servers.where
                     self._notifier.ready(where, composition.trouble)
                     reloader = Reloader(
                         path, written, composition, self._notifier, where, servers.changed_over
@@ -134,13 +134,13 @@ class _Daemon:
         log.info("stopped")
         return INTERRUPTED if self._urged.is_set() else 0
 
-    async def _open_doors(self, composition: Composition, doors: AsyncExitStack) -> _Doors:
+    async def _open_doors(self, composition: Composition, doors: AsyncExitStack) -> Doors:
         """Starts to serve, and says what, where and from what."""
         daemon = self._config.daemon
         writes = daemon.takes_writes()
         guard = await Guard.open(daemon, composition.pools)
         http = await serve_http(
-            _http_front(composition, daemon, guard.access),
+            http_front(composition, daemon, guard.access),
             str(daemon.http),
             daemon.drain_timeout,
             guard.http_tls,
@@ -148,7 +148,7 @@ class _Daemon:
         )
         doors.push_async_callback(http.aclose)
         grpc = await serve_grpc(
-            _grpc_front(composition, daemon, guard.access),
+            grpc_front(composition, daemon, guard.access),
             str(daemon.grpc),
             daemon.drain_timeout,
             guard.grpc_tls,
@@ -181,7 +181,7 @@ class _Daemon:
         for line in tree(lower(self._config), "path_infos"):
             log.info("tree", text=line)
         log.info("ready")
-        return _Doors(composition, guard, http, grpc)
+        return Doors(composition, guard, http, grpc)
 
     async def _drain(self, servers: list[HttpServer | GrpcServer], seconds: float) -> None:
         """Lets what runs come to its end, unless somebody cannot wait."""
@@ -212,69 +212,8 @@ class _Daemon:
         self._to_reload.set()
 
 
-@dataclass(frozen=True, slots=True)
-class _Doors:
-    """Both doors, and who gets in."""
-
-    composition: Composition
-    guard: Guard
-    http: HttpServer
-    grpc: GrpcServer
-
-    @property
-    def both(self) -> list[HttpServer | GrpcServer]:
-        return [self.http, self.grpc]
-
-    def changed_over(self, daemon: Daemon) -> None:
-        """Requests and calls from now on are of what the composition has by now, and as `daemon`
-        says; connections, and what runs on them, are left alone."""
-        configure(daemon.log_level, daemon.log_format)
-        self.guard.change(daemon)
-        composition, access = self.composition, self.guard.access
-        self.http.change(_http_front(composition, daemon, access), daemon.drain_timeout)
-        self.grpc.change(_grpc_front(composition, daemon, access), daemon.drain_timeout)
-
-
-def _http_front(composition: Composition, daemon: Daemon, access: Access) -> HttpFront:
-    return HttpFront(
-        composition.path_infos,
-        composition.content,
-        composition.metrics,
-        priority=daemon.priority,
-        nar_compression=daemon.nar_compression,
-        pools=composition.pools,
-        inbox=composition.inbox,
-        extras=composition.extras,
-        access_log=daemon.access_log,
-        access=access,
-        status=composition.upstream_statuses,
-        ready=composition.trouble,
-        uses=composition.uses,
-    )
-
-
-def _grpc_front(composition: Composition, daemon: Daemon, access: Access) -> GrpcFront:
-    return GrpcFront(
-        composition.path_infos,
-        composition.content,
-        composition.nars,
-        composition.metrics,
-        composition.pools,
-        access=access,
-        upkeep=composition.upkeep,
-        access_log=daemon.access_log,
-        uses=composition.uses,
-    )
-
-
 async def _drain_all(servers: list[HttpServer | GrpcServer]) -> None:
     await asyncio.gather(*[server.drain() for server in servers])
-
-
-def _where(doors: _Doors) -> str:
-    """Where they listen, for people."""
-    addresses = [address for server in doors.both for address in server.addresses]
-    return f"serving on {', '.join(addresses)}"
 
 
 def _why(daemon: Daemon) -> str:
