@@ -145,6 +145,17 @@ class Metrics:
             "Bytes of chunks, Directories and lists freed because nothing refers to them any more",
             registry=registry,
         )
+        self.reloads = Counter(
+            "tvixstore_reloads",
+            "Times that the compose file was read again; outcome: done, unchanged, failed",
+            ["outcome"],
+            registry=registry,
+        )
+        self.draining = Gauge(
+            "tvixstore_compositions_draining",
+            "Compositions before the present one that requests or fills still use",
+            registry=registry,
+        )
         self.build_info = Gauge(
             "tvixstore_build_info", "Always 1", ["version", "python"], registry=registry
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tvixstore.compose import load_text, lower
 from tvixstore.compose.build import Builder
+from tvixstore.compose.parts import close_services, close_upstreams
 from tvixstore.compose.stores import Stores
 from tvixstore.kv import MemoryKeyValue
 from tvixstore.metrics import Metrics
@@ -28,10 +29,7 @@ async def building(text: str, folder: Path) -> AsyncIterator[Builder]:
         remembered = RememberedAnswers(MemoryKeyValue())
         closing.push_async_callback(remembered.aclose)
         fills = Fills(folder, pools, metrics)
-        upstreams = await closing.enter_async_context(AsyncExitStack())
-        closing.push_async_callback(fills.aclose)
-        services = await closing.enter_async_context(AsyncExitStack())
-        yield Builder(
+        builder = Builder(
             config,
             lower(config),
             pools=pools,
@@ -41,6 +39,8 @@ async def building(text: str, folder: Path) -> AsyncIterator[Builder]:
             calculated=MemoryKeyValue(),
             spool=folder,
             fills=fills,
-            closing_upstreams=upstreams,
-            closing_services=services,
         )
+        closing.push_async_callback(close_upstreams, builder.made)
+        closing.push_async_callback(fills.aclose)
+        closing.push_async_callback(close_services, builder.made)
+        yield builder

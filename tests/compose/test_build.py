@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.compose.building import building
 from tests.compose.test_load import SIGNED, substituter
 from tests.support.upstream_server import Reply, UpstreamServer
 from tvixstore.compose import Config, load_text
@@ -23,12 +24,11 @@ def config_of(folder: Path, *lines: str) -> Config:
     return load_text("\n".join(lines), "compose.toml", folder, {})
 
 
-def names(nodes: dict[str, Node], made: list[str]) -> Names[str]:
+def names(nodes: dict[str, Node]) -> Names[str]:
     """A resolver that makes a service of its name and its neighbours' services."""
 
     def make(name: str, node: Node) -> str:
         below = [resolve(neighbour) for _, neighbour in node.neighbours()]
-        made.append(name)
         return f"{name}({','.join(below)})"
 
     resolve = Names("pathinfoservices", nodes, make, "compose.toml")
@@ -38,19 +38,28 @@ def names(nodes: dict[str, Node], made: list[str]) -> Names[str]:
 LEAF = RaceNode.model_construct(members=())
 
 
-def test_each_name_is_made_once() -> None:
-    made: list[str] = []
-    resolve = names(
-        {
-            "root": CacheNode(near="a", far="b"),
-            "a": CacheNode(near="leaf", far="leaf"),
-            "b": CacheNode(near="leaf", far="a"),
-            "leaf": LEAF,
-        },
-        made,
+async def test_each_name_is_made_once(tmp_path: Path) -> None:
+    text = "\n".join(
+        f"""
+[{kind}.root]
+type = "fallback"
+members = ["a", "b"]
+[{kind}.a]
+type = "readonly"
+inner = "leaf"
+[{kind}.b]
+type = "fallback"
+members = ["leaf", "a"]
+[{kind}.leaf]
+type = "memory"
+"""
+        for kind in ("blobservices", "directoryservices", "pathinfoservices")
     )
-    assert resolve("root") == "root(a(leaf(),leaf()),b(leaf(),a(leaf(),leaf())))"
-    assert made == ["leaf", "a", "b", "root"]
+    async with building(text, tmp_path) as builder:
+        root = builder.blobs("root")
+        assert root is builder.blobs("root")
+        names = [part.key[2] for part in builder.made if isinstance(part.key, tuple)]
+        assert names == ["root", "a", "leaf", "b"]
 
 
 def test_a_name_that_is_met_again_on_the_way_down_is_a_circle() -> None:
@@ -60,8 +69,7 @@ def test_a_name_that_is_met_again_on_the_way_down_is_a_circle() -> None:
             "a": CacheNode(near="leaf", far="b"),
             "b": CacheNode(near="a", far="leaf"),
             "leaf": LEAF,
-        },
-        [],
+        }
     )
     with pytest.raises(ConfigError) as caught:
         resolve("root")
@@ -72,7 +80,7 @@ def test_a_name_that_is_met_again_on_the_way_down_is_a_circle() -> None:
 
 
 def test_a_name_that_nothing_has_is_told_with_who_wants_it() -> None:
-    resolve = names({"root": CacheNode(near="leaf", far="nobody"), "leaf": LEAF}, [])
+    resolve = names({"root": CacheNode(near="leaf", far="nobody"), "leaf": LEAF})
     with pytest.raises(ConfigError) as caught:
         resolve("root")
     assert str(caught.value) == (

@@ -37,7 +37,9 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def health(metrics: Metrics, clock: Clock) -> UpstreamHealth:
-    return UpstreamHealth("mirror", 3, metrics, clock)
+    health = UpstreamHealth("mirror", 3, metrics, clock)
+    health.show()
+    return health
 
 
 class Events(logging.Handler):
@@ -120,7 +122,7 @@ def test_its_changes_are_logged_and_nothing_between(
 
 @virtual_clock
 async def test_trouble_is_summed_up_once_a_minute(health: UpstreamHealth, events: Events) -> None:
-    summing = asyncio.create_task(sum_up([health]))
+    summing = asyncio.create_task(sum_up(lambda: [health]))
     for _ in range(29):
         health.observe("unknown", REFUSED)
         health.observe("rejected", CorruptData("wrong hash"))

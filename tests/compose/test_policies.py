@@ -157,7 +157,7 @@ type = "memory"
         assert await root.has(digest)
         other = Digest.of(b"y")
         assert not await root.has(other)
-        builder.forget_absences()
+        builder.arriving.forget()
 
 
 async def test_a_drill_fails_as_its_script_says(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ class Reading(Dispatcher):
         self.may = asyncio.Event()
         self.may.set()
 
-    async def _answer(self, request: web.BaseRequest, account: Any) -> Answer:
+    async def _answer(self, front: HttpFront, request: web.BaseRequest, account: Any) -> Answer:
         await self.may.wait()
         try:
             return text(200, "present", f"read {len(await request.content.read())}")

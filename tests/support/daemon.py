@@ -94,10 +94,11 @@ class Daemon:
         environment: Mapping[str, str] | None = None,
         planted: str = "",
         descriptors: Sequence[int] = (),
+        arguments: Sequence[str] = (),
     ) -> None:
         """`planted` is Python that makes the daemon wrong, for tests that have to notice.
 
-        `descriptors` are passed on to it.
+        `descriptors` are passed on to it, and `arguments` are more that it is given.
         """
         self.folder = folder
         self.state = folder / "state"
@@ -112,6 +113,7 @@ class Daemon:
         self.compose.write_text(compose_text(substituters, daemon or {}, store or {}))
         self._program = f"{planted}\n{PROGRAM}"
         self._descriptors = descriptors
+        self._arguments = arguments
         self._environment = {**_clean_environment(), **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -158,6 +160,7 @@ class Daemon:
         self._silent = False
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", self._program, "daemon", "--compose", str(self.compose)),
+            *self._arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -216,6 +219,12 @@ class Daemon:
         await self._until(lambda: bool(found()))
         assert found(), f"no {name} in the log:\n{self.text()}"
         return found()[0]
+
+    async def logged_again(self, name: str, times: int) -> Event:
+        """The event of that name that comes after the first so many."""
+        await self._until(lambda: len(self.events(name)) > times)
+        assert len(self.events(name)) > times, f"no {name} in the log:\n{self.text()}"
+        return self.events(name)[times]
 
     async def wrote(self, text: str) -> None:
         """Returns once `text` is in the log, in whatever format."""

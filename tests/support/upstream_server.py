@@ -77,11 +77,13 @@ class _Server(web.Server):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.open: set[web.RequestHandler] = set()
+        self.accepted = 0
         self.left = asyncio.Event()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         self.open.add(handler)
+        self.accepted += 1
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
@@ -152,6 +154,11 @@ class UpstreamServer:
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._server.open)
+
+    @property
+    def accepted(self) -> int:
+        """How many connections there were, open or not."""
+        return self._server.accepted
 
     async def requested(self, path: str, times: int = 1) -> None:
         """Returns once `path` was asked for `times` times."""

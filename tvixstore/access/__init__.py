@@ -1,7 +1,7 @@
 """Who gets in, and what he may do: rights, tokens, certificates, and files that change."""
 
 from tvixstore.access.access import Access
-from tvixstore.access.reload import Reloaded, Watch
+from tvixstore.access.reload import Reloaded, Watch, version_of
 from tvixstore.access.rights import ALL, NONE, Denied, Right, Rights
 from tvixstore.access.tls import Certificate, read_certificate
 from tvixstore.access.tokens import Grant, Tokens, parse_tokens
@@ -20,4 +20,5 @@ __all__ = [
     "Watch",
     "parse_tokens",
     "read_certificate",
+    "version_of",
 ]

@@ -66,6 +66,12 @@ class Access:
         """Everybody may do that, and nothing else."""
         return cls(frozenset(rights))
 
+    def change(self, anonymous: Rights, withheld: Rights) -> None:
+        """From now on that is what everybody may, and what nobody may."""
+        self._anonymous = anonymous - withheld
+        self._withheld = withheld
+        self._remembered.clear()
+
     def renew(self, tokens: Tokens) -> None:
         """From now on `tokens` count, and no others."""
         self._tokens = tokens

@@ -67,7 +67,7 @@ class Reloaded(Generic[Read]):
         _log.info("access.reloaded", key=self.name)
 
     def _look(self) -> _Version:
-        return tuple(_version_of(path) for path in self.paths)
+        return tuple(version_of(path) for path in self.paths)
 
 
 class Watch:
@@ -88,7 +88,8 @@ class Watch:
                     _log.error("access.watch_failed", exc_info=error, key=each.name)
 
 
-def _version_of(path: Path) -> tuple[int, int, int, int] | None:
+def version_of(path: Path) -> tuple[int, int, int, int] | None:
+    """When the file changed, and which one it is; `None` for one that is not there."""
     try:
         status = os.stat(path)
     except OSError:

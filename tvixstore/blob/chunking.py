@@ -41,6 +41,7 @@ class Chunking:
             raise ConfigError(
                 f"chunk_size is {average} bytes, expected {MIN_AVERAGE} to {MAX_AVERAGE}"
             )
+        self.average = average
         self.minimum = average // 2
         self.maximum = average * 2
         self._fastcdc = FastCDC(

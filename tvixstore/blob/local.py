@@ -83,6 +83,12 @@ class LocalBlobService(BlobService):
         """How many chunks were found corrupt or missing, and dropped, since start."""
         return self._store.dropped
 
+    def write_as(self, chunk_size: int, compression: Compression) -> None:
+        """From now on blobs are cut and compressed like that."""
+        if chunk_size != self._chunking.average:
+            self._chunking = Chunking(chunk_size)
+        self._compress = compression == "auto"
+
     def audit(self) -> BlobAudit:
         """For whoever goes through all of it."""
         return BlobAudit(self._lists.table, self._store, self._lists.forget)

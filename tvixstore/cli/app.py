@@ -68,12 +68,21 @@ def tvix_store(
 
 
 @app.command()
-def daemon(compose: ComposeOption = None) -> None:
-    """Run the store, until SIGTERM or SIGINT."""
-    config = load(find(compose))
+def daemon(
+    compose: ComposeOption = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Apply the compose file whenever it changes, as SIGHUP does."),
+    ] = False,
+) -> None:
+    """Run the store, until SIGTERM or SIGINT. SIGHUP has the compose file read again."""
+    path = find(compose)
     from tvixstore.cli.daemon import leave, run
+    from tvixstore.cli.reload import Watched
 
-    leave(run(config))
+    watched = Watched.look(path) if watch and path is not None else None
+    config = load(path)
+    leave(run(config, path, watched))
 
 
 @compose.command()

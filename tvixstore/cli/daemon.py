@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
@@ -19,19 +20,20 @@ from prometheus_client import disable_created_metrics
 from tvixstore import __version__
 from tvixstore.cli.activation import Inherited, inherited_sockets
 from tvixstore.cli.app import INTERRUPTED
+from tvixstore.cli.doors import Doors, grpc_front, http_front
 from tvixstore.cli.guard import Guard
 from tvixstore.cli.notify import Notifier
+from tvixstore.cli.reload import Reloader, Watched
 from tvixstore.compose import Config, Daemon, lint, lower
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.show import tree
-from tvixstore.explain import Explanations
-from tvixstore.http import HttpFront, HttpServer
+from tvixstore.http import HttpServer
 from tvixstore.http import serve as serve_http
 from tvixstore.kv.state import VERSION
 from tvixstore.log import Logger, configure
 from tvixstore.policy.tasks import end
 from tvixstore.pools import THREAD_PREFIX
-from tvixstore.rpc.server import GrpcFront, GrpcServer
+from tvixstore.rpc.server import GrpcServer
 from tvixstore.rpc.server import serve as serve_grpc
 
 log = Logger("tvixstore.daemon")
@@ -39,8 +41,11 @@ log = Logger("tvixstore.daemon")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(config: Config) -> int:
+def run(config: Config, path: Path | None = None, watched: Watched | None = None) -> int:
     """Runs the daemon until a signal ends it, and returns its exit code.
+
+    `path` is where the config came from, to be read again on SIGHUP, and, where it is `watched`,
+    whenever it has changed; `None` is the packaged default.
 
     Raises `ConfigError`, one line, where it cannot start.
     """
@@ -52,7 +57,8 @@ def run(config: Config) -> int:
     with inherited_sockets(config.daemon, os.environ) as inherited:
         placed = replace(config, daemon=inherited.placed(config.daemon))
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_Daemon(placed, inherited, notifier).run())
+            daemon = _Daemon(placed, inherited, notifier)
+            return runner.run(daemon.run(path, config.daemon, watched))
 
 
 def leave(code: int) -> NoReturn:
@@ -96,51 +102,45 @@ class _Daemon:
         self._inherited = inherited
         self._notifier = notifier
         self._asked = asyncio.Event()
+        self._to_reload = asyncio.Event()
         self._urged = asyncio.Event()
 
-    async def run(self) -> int:
+    async def run(self, path: Path | None, written: Daemon, watched: Watched | None) -> int:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
+        # From the first moment on, and to the last: it would end the process otherwise.
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         try:
             async with self._notifier, await Composition.open(self._config) as composition:
                 async with AsyncExitStack() as doors:
                     servers = await self._open_doors(composition, doors)
-                    self._notifier.ready(_where(servers), composition.trouble)
+                    where = servers.where
+                    self._notifier.ready(where, composition.trouble)
+                    reloader = Reloader(
+                        path, written, composition, self._notifier, where, servers.changed_over
+                    )
+                    doors.push_async_callback(reloader.aclose)
+                    reloader.start(self._to_reload, watched)
                     await self._asked.wait()
-                    self._notifier.stopping(self._config.daemon.drain_timeout)
-                    await self._drain(servers)
+                    # What is being read again now would come too late.
+                    await reloader.aclose()
+                    drain_timeout = composition.config.daemon.drain_timeout
+                    self._notifier.stopping(drain_timeout)
+                    await self._drain(servers.both, drain_timeout)
         finally:
-            for number in _SIGNALS:
+            for number in (*_SIGNALS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
         log.info("stopped")
         return INTERRUPTED if self._urged.is_set() else 0
 
-    async def _open_doors(
-        self, composition: Composition, doors: AsyncExitStack
-    ) -> list[HttpServer | GrpcServer]:
+    async def _open_doors(self, composition: Composition, doors: AsyncExitStack) -> Doors:
         """Starts to serve, and says what, where and from what."""
         daemon = self._config.daemon
         writes = daemon.takes_writes()
         guard = await Guard.open(daemon, composition.pools)
-        explanations = Explanations()
         http = await serve_http(
-            HttpFront(
-                composition.path_infos,
-                composition.content,
-                composition.metrics,
-                priority=daemon.priority,
-                nar_compression=daemon.nar_compression,
-                pools=composition.pools,
-                inbox=composition.inbox,
-                extras=composition.extras,
-                activity=composition.activity,
-                access_log=daemon.access_log,
-                access=guard.access,
-                status=composition.upstream_statuses,
-                ready=composition.trouble,
-                explanations=explanations,
-            ),
+            http_front(composition, daemon, guard.access),
             str(daemon.http),
             daemon.drain_timeout,
             guard.http_tls,
@@ -148,18 +148,7 @@ class _Daemon:
         )
         doors.push_async_callback(http.aclose)
         grpc = await serve_grpc(
-            GrpcFront(
-                composition.path_infos,
-                composition.content,
-                composition.nars,
-                composition.metrics,
-                composition.pools,
-                access=guard.access,
-                upkeep=composition.upkeep,
-                activity=composition.activity,
-                access_log=daemon.access_log,
-                explanations=explanations,
-            ),
+            grpc_front(composition, daemon, guard.access),
             str(daemon.grpc),
             daemon.drain_timeout,
             guard.grpc_tls,
@@ -192,11 +181,11 @@ class _Daemon:
         for line in tree(lower(self._config), "path_infos"):
             log.info("tree", text=line)
         log.info("ready")
-        return [http, grpc]
+        return Doors(composition, guard, http, grpc)
 
-    async def _drain(self, servers: list[HttpServer | GrpcServer]) -> None:
+    async def _drain(self, servers: list[HttpServer | GrpcServer], seconds: float) -> None:
         """Lets what runs come to its end, unless somebody cannot wait."""
-        log.info("draining", seconds=self._config.daemon.drain_timeout)
+        log.info("draining", seconds=seconds)
         draining = asyncio.create_task(_drain_all(servers))
         urged = asyncio.create_task(self._urged.wait())
         try:
@@ -217,15 +206,14 @@ class _Daemon:
             asyncio.get_running_loop().remove_signal_handler(handled)
             signal.signal(handled, signal.SIG_DFL)
 
+    def _hung_up(self) -> None:
+        # While it starts, for afterwards; while it drains, for nothing.
+        log.info("signal", name=signal.SIGHUP.name)
+        self._to_reload.set()
+
 
 async def _drain_all(servers: list[HttpServer | GrpcServer]) -> None:
     await asyncio.gather(*[server.drain() for server in servers])
-
-
-def _where(servers: list[HttpServer | GrpcServer]) -> str:
-    """Where they listen, for people."""
-    addresses = [address for server in servers for address in server.addresses]
-    return f"serving on {', '.join(addresses)}"
 
 
 def _why(daemon: Daemon) -> str:

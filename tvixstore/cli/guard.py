@@ -13,6 +13,7 @@ from tvixstore.access import (
     Access,
     Certificate,
     Reloaded,
+    Rights,
     Tokens,
     Watch,
     parse_tokens,
@@ -41,10 +42,7 @@ class Guard:
     """What `[daemon]` says of access, with the files it names. Made by `open`; then `watch`."""
 
     def __init__(self, daemon: Daemon, pools: Pools) -> None:
-        self.access = Access(
-            daemon.rights_of_strangers(),
-            withheld=NONE if daemon.takes_writes() else frozenset({"write"}),
-        )
+        self.access = Access(daemon.rights_of_strangers(), withheld=_withheld(daemon))
         self.http_tls: ssl.SSLContext | None = None
         self.grpc_tls: ssl.SSLContext | None = None
         self._pools = pools
@@ -52,6 +50,10 @@ class Guard:
         self._doors: tuple[HttpServer, GrpcServer] | None = None
         self._reloaded: list[Reloaded[Any]] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def change(self, daemon: Daemon) -> None:
+        """From now on what `daemon` says of rights counts; the files are the same."""
+        self.access.change(daemon.rights_of_strangers(), _withheld(daemon))
 
     @classmethod
     async def open(cls, daemon: Daemon, pools: Pools) -> Guard:
@@ -117,6 +119,10 @@ class Guard:
         if self._expires is None or self._expires - datetime.now(UTC) > _SOON:
             return
         log.warning("tls.expires", at=self._expires.isoformat(timespec="seconds"))
+
+
+def _withheld(daemon: Daemon) -> Rights:
+    return NONE if daemon.takes_writes() else frozenset({"write"})
 
 
 def _read_tokens(path: Path) -> Tokens:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, MutableMapping
 from types import TracebackType
 from typing import Self
@@ -63,6 +64,14 @@ class Notifier:
             self._pinging = asyncio.create_task(
                 self._ping(self._period / 2, status, trouble), name="watchdog"
             )
+
+    def reloading(self) -> None:
+        """The daemon reads its compose file again; `reloaded` follows in any case."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self, status: str) -> None:
+        """It has, and serves on, whatever came of it."""
+        self._tell(f"READY=1\nSTATUS={status}")
 
     def stopping(self, seconds: float) -> None:
         """The daemon ends; requests that run have so many `seconds` to come to their end."""

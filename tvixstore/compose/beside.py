@@ -23,7 +23,9 @@ from tvixstore.compose.nodes import (
 from tvixstore.kv import KeyValue, MemoryKeyValue
 
 if TYPE_CHECKING:
-    from tvixstore.compose.stores import Store, Stores
+    from tvixstore.compose.build import Builder
+    from tvixstore.compose.nodes import Kind
+    from tvixstore.compose.stores import Store
     from tvixstore.pathinfo.root_rows import Roots
 
 
@@ -35,30 +37,35 @@ class Beside:
     roots: Roots | None
 
 
-def beside(nodes: Mapping[str, Node], name: str, stores: Stores, state: Store | None) -> Beside:
-    """The table `name` beside the content of the services `nodes`.
+def beside(builder: Builder, kind: Kind, name: str, state: Store | None) -> Beside:
+    """The table `name` beside the content of the services of that kind, whoever asks for it.
 
     What is written to another machine, or to a bucket, has it in `state`.
     """
-    node = _written_to(nodes, ROOT)
-    if isinstance(node, MemoryNode):
-        return Beside(MemoryKeyValue(), None)
-    store = stores.at(node.path, node) if isinstance(node, LocalNode) else state
+    leaf = written_to(builder.graph.of(kind), ROOT)
+    node = builder.graph.of(kind).get(leaf) if leaf is not None else None
+    if isinstance(node, MemoryNode) and leaf is not None:
+        # It knows of what is in that memory, and goes with it.
+        memory = builder.part_of(kind, leaf)
+        return builder.share(("beside", name), lambda: Beside(MemoryKeyValue(), None), memory)
+    store = builder.stores.at(node.path, node) if isinstance(node, LocalNode) else state
     if store is None:
-        return Beside(MemoryKeyValue(), None)
-    return Beside(store.engine.table(name), store.references)
+        return builder.share(("beside", name), lambda: Beside(MemoryKeyValue(), None))
+    return builder.share(
+        ("beside", name), lambda: Beside(store.engine.table(name), store.references), store
+    )
 
 
-def _written_to(nodes: Mapping[str, Node], name: str) -> Node | None:
+def written_to(nodes: Mapping[str, Node], name: str) -> str | None:
     """The leaf that what is put into `name` comes to; `None` if nothing can be put."""
     node = nodes.get(name)
     match node:
         case ReadOnlyNode():
             return None
         case CacheNode():
-            return _written_to(nodes, node.near)
+            return written_to(nodes, node.near)
         case FallbackNode() | RaceNode():
-            leaves = [_written_to(nodes, member) for member in node.members]
+            leaves = [written_to(nodes, member) for member in node.members]
             return next((leaf for leaf in leaves if leaf is not None), None)
     inner = getattr(node, "inner", None)
-    return _written_to(nodes, inner) if isinstance(inner, str) else node
+    return written_to(nodes, inner) if isinstance(inner, str) else name

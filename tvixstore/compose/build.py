@@ -1,14 +1,13 @@
 """From a graph to running services.
 
 A node finds its neighbours by name through the builder; each name is built once, and a name met
-again on the way down is a circle. What is built is closed by whoever owns the builder's `closing`
-stacks, never by what wraps it.
+again on the way down is a circle. What is built is a part (`parts.py`), and is closed with it by
+whoever owns that, never by what wraps it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from tvixstore.blob import BlobService
 from tvixstore.blob.arrivals import AnnouncingBlobService
 from tvixstore.blob.metered import MeteredBlobService
 from tvixstore.castore import Digest
+from tvixstore.compose.assembly import Assembly
 from tvixstore.compose.config import Config
 from tvixstore.compose.graph import ROOT, Graph
 from tvixstore.compose.health import UpstreamHealth
@@ -44,6 +44,7 @@ from tvixstore.compose.nodes import (
     TimeoutNode,
     VerifyPathInfoNode,
 )
+from tvixstore.compose.parts import Part
 from tvixstore.compose.plugin import find_node_type
 from tvixstore.compose.stores import Stores
 from tvixstore.directory import DirectoryService
@@ -52,7 +53,7 @@ from tvixstore.directory.metered import MeteredDirectoryService
 from tvixstore.kv import KeyValue
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
-from tvixstore.nix import KeyRing
+from tvixstore.nix import KeyRing, PublicKey
 from tvixstore.pathinfo import PathInfoService, RememberedAnswers
 from tvixstore.pathinfo.arrivals import AnnouncingPathInfoService
 from tvixstore.pathinfo.metered import MeteredPathInfoService
@@ -89,7 +90,22 @@ _ELSEWHERE = (ObjectStoreNode, GrpcNode)
 _LEAVES = (LocalNode, MemoryNode, ObjectStoreNode, NixNode, GrpcNode)
 
 
-class Builder:
+class Arriving:
+    """Who remembers that something was absent hears here that it has come."""
+
+    def __init__(self) -> None:
+        self.blobs: Arrivals[Digest] = Arrivals()
+        self.directories: Arrivals[Digest] = Arrivals()
+        self.path_infos: Arrivals[bytes] = Arrivals()
+
+    def forget(self) -> None:
+        """Has everybody who remembers that something was absent forget it."""
+        self.blobs.forget()
+        self.directories.forget()
+        self.path_infos.forget()
+
+
+class Builder(Assembly):
     """Builds the services of one graph, over resources that its owner has and closes."""
 
     def __init__(
@@ -104,13 +120,12 @@ class Builder:
         calculated: KeyValue,
         spool: Path,
         fills: Fills,
-        closing_upstreams: AsyncExitStack,
-        closing_services: AsyncExitStack,
+        arriving: Arriving | None = None,
+        before: Sequence[Part] = (),
     ) -> None:
+        super().__init__(config.daemon, graph, before)
         # What messages call the compose file.
         self.file = config.name
-        self.daemon = config.daemon
-        self.graph = graph
         self.pools = pools
         self.metrics = metrics
         self.stores = stores
@@ -119,8 +134,6 @@ class Builder:
         # Where what is on its way waits.
         self.spool = spool
         self.fills = fills
-        self.closing_upstreams = closing_upstreams
-        self.closing_services = closing_services
         self.health: dict[str, UpstreamHealth] = {}
         # What guards and reaches the binary caches, by node, for their other files.
         self.upstreams: dict[str, Upstream] = {}
@@ -128,11 +141,10 @@ class Builder:
         self.carrying: dict[str, Carrying] = {}
         # Peers that are to be there from the start.
         self.connecting: list[Peer] = []
-        self._shared: dict[object, Any] = {}
-        # Who remembers that something was absent hears here that it has come.
-        self.blobs_arriving: Arrivals[Digest] = Arrivals()
-        self.directories_arriving: Arrivals[Digest] = Arrivals()
-        self.path_infos_arriving: Arrivals[bytes] = Arrivals()
+        self.arriving = arriving or Arriving()
+        self.blobs_arriving = self.arriving.blobs
+        self.directories_arriving = self.arriving.directories
+        self.path_infos_arriving = self.arriving.path_infos
         self.blobs: Names[BlobService] = Names(
             "blobservices", graph.blobs, self._blobs, config.name
         )
@@ -159,26 +171,9 @@ class Builder:
 
         return self.share(("nars", blob_service, directory_service), make)
 
-    def share(self, key: object, make: Callable[[], Service]) -> Service:
-        """The service that was made for `key` before, or else a new one."""
-        if key not in self._shared:
-            self._shared[key] = make()
-        service: Service = self._shared[key]
-        return service
-
-    def shared(self, key: object) -> Any | None:
-        """The service that was made for `key`, if one was."""
-        return self._shared.get(key)
-
     def trusted_keys(self) -> KeyRing:
         """The keys that the signatures of any upstream, or of what is put, are checked with."""
-        keys = [
-            key
-            for node in self.graph.path_infos.values()
-            if isinstance(node, NixNode | VerifyPathInfoNode)
-            for key in node.public_keys or ()
-        ]
-        return KeyRing([*self.daemon.public_keys, *self.daemon.require_signature, *keys])
+        return KeyRing(self.ask(_trusted_keys))
 
     def upstream_below(self, name: str) -> UpstreamHealth | None:
         """The upstream that the wrappers from `name` on down are around, if it is one."""
@@ -189,22 +184,31 @@ class Builder:
         return self.health.get(name)
 
     def _blobs(self, name: str, node: Node) -> BlobService:
-        service = self._make("blobs", BLOB_MAKERS, name, node)
-        if isinstance(node, _ELSEWHERE):
-            service = MeteredBlobService(service, self.metrics.node("blob", name))
-        if isinstance(node, _LEAVES) and self._remembers_absence("blobs"):
-            return AnnouncingBlobService(service, self.blobs_arriving)
-        return service
+        def make() -> BlobService:
+            service = self._make("blobs", BLOB_MAKERS, name, node)
+            if isinstance(node, _ELSEWHERE):
+                service = MeteredBlobService(service, self.metrics.node("blob", name))
+            if isinstance(node, _LEAVES) and self._remembers_absence("blobs"):
+                return AnnouncingBlobService(service, self.blobs_arriving)
+            return service
+
+        return self.node("blobs", name, node, make)
 
     def _directories(self, name: str, node: Node) -> DirectoryService:
-        service = self._make("directories", DIRECTORY_MAKERS, name, node)
-        if isinstance(node, _ELSEWHERE):
-            service = MeteredDirectoryService(service, self.metrics.node("directory", name))
-        if isinstance(node, _LEAVES) and self._remembers_absence("directories"):
-            return AnnouncingDirectoryService(service, self.directories_arriving)
-        return service
+        def make() -> DirectoryService:
+            service = self._make("directories", DIRECTORY_MAKERS, name, node)
+            if isinstance(node, _ELSEWHERE):
+                service = MeteredDirectoryService(service, self.metrics.node("directory", name))
+            if isinstance(node, _LEAVES) and self._remembers_absence("directories"):
+                return AnnouncingDirectoryService(service, self.directories_arriving)
+            return service
+
+        return self.node("directories", name, node, make)
 
     def _path_infos(self, name: str, node: Node) -> PathInfoService:
+        return self.node("path_infos", name, node, lambda: self._path_info_node(name, node))
+
+    def _path_info_node(self, name: str, node: Node) -> PathInfoService:
         service = self._make("path_infos", PATH_INFO_MAKERS, name, node)
         status = self.health[name].observe if name in self.health else None
         # Nobody puts into a binary cache.
@@ -214,20 +218,22 @@ class Builder:
         label = Label(name, node.type)
         # Everything together is `root` to whoever reads metrics, whatever is on top of it; a root
         # that is a leaf is counted as one, and not twice.
-        whole = name == self.graph.served and not isinstance(self.graph.path_infos[ROOT], _LEAVES)
+        whole = self.ask(lambda builder: builder.is_whole(name))
         if whole or isinstance(node, _LEAVES):
             meter = self.metrics.node("pathinfo", ROOT if whole else name)
             return MeteredPathInfoService(service, meter, status, label=label, on_top=whole)
         return TracedPathInfoService(service, label)
 
-    def forget_absences(self) -> None:
-        """Has everybody who remembers that something was absent forget it."""
-        self.blobs_arriving.forget()
-        self.directories_arriving.forget()
-        self.path_infos_arriving.forget()
+    def is_whole(self, name: str) -> bool:
+        """Whether the path infos of that name are all there are, and more than one leaf."""
+        return name == self.graph.served and not isinstance(self.graph.path_infos[ROOT], _LEAVES)
 
     def _remembers_absence(self, kind: Kind) -> bool:
-        return any(isinstance(node, NegativeNode) for node in self.graph.of(kind).values())
+        return self.ask(
+            lambda builder: any(
+                isinstance(node, NegativeNode) for node in builder.graph.of(kind).values()
+            )
+        )
 
     def _make(self, kind: Kind, makers: Makers[Service], name: str, node: Node) -> Service:
         make = makers.get(type(node))
@@ -236,3 +242,13 @@ class Builder:
             make = None if found is None else found.maker(kind)
         assert make is not None, "the loader lets no other nodes through"
         return make(self, name, node)
+
+
+def _trusted_keys(builder: Builder) -> list[PublicKey]:
+    keys = [
+        key
+        for node in builder.graph.path_infos.values()
+        if isinstance(node, NixNode | VerifyPathInfoNode)
+        for key in node.public_keys or ()
+    ]
+    return [*builder.daemon.public_keys, *builder.daemon.require_signature, *keys]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tvixstore.errors import Incomplete, Skipped, StorageFull
@@ -46,8 +46,24 @@ class UpstreamHealth:
 
     def __post_init__(self) -> None:
         self.since = self.now()
-        self._gauge = self.metrics.upstream_up.labels(self.name)
-        self._gauge.set(1)
+        # Whether the gauge of that name is of this one: of two at one name, the old one drains.
+        self._shown = False
+
+    def expect(self, attempts: int) -> None:
+        """From now on one lookup makes so many attempts."""
+        self.attempts = attempts
+
+    def show(self) -> None:
+        """It is asked, and metrics have it."""
+        self._shown = True
+        self._tell()
+
+    def retire(self) -> None:
+        """It is asked no more, though what was asked before goes on; metrics have it no longer."""
+        if self._shown:
+            self._shown = False
+            self.metrics.upstream_up.remove(self.name)
+        self.sum_up()
 
     def observe(self, outcome: str, error: BaseException | None) -> None:
         """One attempt, with its outcome as metrics have it."""
@@ -95,16 +111,20 @@ class UpstreamHealth:
         now = self.now()
         after = round(now - self.since, 1)
         self.up, self.since = up, now
-        self._gauge.set(int(up))
+        self._tell()
         if up:
             log.info("upstream.up", node=self.name, down_for=after)
         else:
             log.warning("upstream.down", node=self.name, reason=reason)
 
+    def _tell(self) -> None:
+        if self._shown:
+            self.metrics.upstream_up.labels(self.name).set(int(self.up))
 
-async def sum_up(upstreams: list[UpstreamHealth]) -> None:
+
+async def sum_up(upstreams: Callable[[], Iterable[UpstreamHealth]]) -> None:
     """Sums up the trouble of all `upstreams` once a minute, until it is cancelled."""
     while True:
         await asyncio.sleep(SUMMARY_EVERY)
-        for upstream in upstreams:
+        for upstream in upstreams():
             upstream.sum_up()

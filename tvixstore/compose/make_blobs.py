@@ -31,6 +31,7 @@ from tvixstore.compose.make_policies import (
     retry_of,
     timeout_of,
 )
+from tvixstore.compose.model import Store
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
@@ -79,9 +80,15 @@ def _local(builder: Builder, name: str, node: LocalNode) -> BlobService:
             references=store.references,
         )
         builder.stores.sweep(store, service.sweep)
+        # What is written from now on is cut and compressed as the file says from now on.
+        builder.live(lambda builder: _write_as(service, builder.stores.settings(node.path)))
         return service
 
     return builder.share(("blobs", node.path.resolve()), make)
+
+
+def _write_as(service: LocalBlobService, settings: Store) -> None:
+    service.write_as(settings.chunk_size, settings.compression)
 
 
 def _objectstore(builder: Builder, name: str, node: ObjectStoreNode) -> BlobService:
@@ -106,7 +113,7 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> BlobService:
 
 def _race(builder: Builder, name: str, node: RaceNode) -> BlobService:
     members = [builder.blobs(member) for member in node.members]
-    return RacingBlobService(members, node.members, hedging_of(node))
+    return RacingBlobService(members, node.members, hedging_of(builder, "blobs", name, node))
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> BlobService:
@@ -130,17 +137,18 @@ def _retry(builder: Builder, name: str, node: RetryNode) -> BlobService:
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> BlobService:
-    return BreakerBlobService(builder.blobs(node.inner), breaker_of("blobs", name, node))
+    return BreakerBlobService(builder.blobs(node.inner), breaker_of(builder, "blobs", name, node))
 
 
 def _negative(builder: Builder, name: str, node: NegativeNode) -> BlobService:
     service = NegativeBlobService(builder.blobs(node.inner), Absences(node.ttl, node.capacity))
     builder.blobs_arriving.subscribe(service.absences)
+    builder.closing_services.callback(builder.blobs_arriving.unsubscribe, service.absences)
     return service
 
 
 def _limit(builder: Builder, name: str, node: LimitNode) -> BlobService:
-    return LimitBlobService(builder.blobs(node.inner), limit_of(name, node))
+    return LimitBlobService(builder.blobs(node.inner), limit_of(builder, "blobs", name, node))
 
 
 def _mirror(builder: Builder, name: str, node: MirrorNode) -> BlobService:

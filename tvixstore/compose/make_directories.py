@@ -68,6 +68,7 @@ def _local(builder: Builder, name: str, node: LocalNode) -> DirectoryService:
             store.engine.table("directories"), references=store.references
         )
         store.collector.on_freed(service.forget)
+        builder.closing_services.callback(store.collector.no_longer, service.forget)
         return service
 
     return builder.share(("directories", node.path.resolve()), make)
@@ -84,7 +85,9 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> DirectoryService:
 
 def _race(builder: Builder, name: str, node: RaceNode) -> DirectoryService:
     members = [builder.directories(member) for member in node.members]
-    return RacingDirectoryService(members, node.members, hedging_of(node))
+    return RacingDirectoryService(
+        members, node.members, hedging_of(builder, "directories", name, node)
+    )
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> DirectoryService:
@@ -110,7 +113,7 @@ def _retry(builder: Builder, name: str, node: RetryNode) -> DirectoryService:
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> DirectoryService:
-    breaker = breaker_of("directories", name, node)
+    breaker = breaker_of(builder, "directories", name, node)
     return BreakerDirectoryService(builder.directories(node.inner), breaker)
 
 
@@ -118,11 +121,14 @@ def _negative(builder: Builder, name: str, node: NegativeNode) -> DirectoryServi
     inner = builder.directories(node.inner)
     service = NegativeDirectoryService(inner, Absences(node.ttl, node.capacity))
     builder.directories_arriving.subscribe(service.absences)
+    builder.closing_services.callback(builder.directories_arriving.unsubscribe, service.absences)
     return service
 
 
 def _limit(builder: Builder, name: str, node: LimitNode) -> DirectoryService:
-    return LimitDirectoryService(builder.directories(node.inner), limit_of(name, node))
+    return LimitDirectoryService(
+        builder.directories(node.inner), limit_of(builder, "directories", name, node)
+    )
 
 
 def _mirror(builder: Builder, name: str, node: MirrorNode) -> DirectoryService:

@@ -39,13 +39,21 @@ def make_extras(builder: Builder, kept: Beside) -> CachedExtras:
     """The table of those `kept` here, in front of the `nix` nodes below the root, whose services
     are built already.
     """
-    daemon = builder.daemon
-    far = SubstitutedExtras(
-        _Sources(builder).below(ROOT, _Policies()), daemon.negative_ttl, daemon.lookup_timeout
+    near = builder.share(
+        "local extras", lambda: LocalExtras(kept.table, builder.content(), kept.roots), kept
     )
-    extras = CachedExtras(LocalExtras(kept.table, builder.content(), kept.roots), far)
-    builder.closing_services.push_async_callback(extras.aclose)
-    return extras
+
+    def make() -> CachedExtras:
+        # All that it is asked for there are others in another graph, so this is another one, too.
+        daemon = builder.daemon
+        far = SubstitutedExtras(
+            _Sources(builder).below(ROOT, _Policies()), daemon.negative_ttl, daemon.lookup_timeout
+        )
+        extras = CachedExtras(near, far)
+        builder.closing_services.push_async_callback(extras.aclose)
+        return extras
+
+    return builder.share("extras", make, object())
 
 
 class _Sources:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tvixstore.blob import BlobService
 from tvixstore.compose.health import UpstreamHealth
 from tvixstore.compose.nodes import GrpcNode, GrpcPathInfoNode
+from tvixstore.compose.parts import files_of
 from tvixstore.directory import DirectoryService
 from tvixstore.pathinfo import PathInfoService
 from tvixstore.rpc.client import (
@@ -30,8 +31,20 @@ def grpc_directories(builder: Builder, name: str, node: GrpcNode) -> DirectorySe
 
 def grpc_path_infos(builder: Builder, name: str, node: GrpcPathInfoNode) -> PathInfoService:
     content = builder.content(node.blob_service, node.directory_service)
-    builder.health[name] = UpstreamHealth(name, 1, builder.metrics)
+    watch_health(builder, name, node.url)
     return GrpcPathInfoService(_peer(builder, node), content, builder.fills)
+
+
+def watch_health(builder: Builder, name: str, url: str) -> None:
+    """Has it noted how the upstream of that name is, as long as it is the same place."""
+
+    def make() -> UpstreamHealth:
+        health = UpstreamHealth(name, 1, builder.metrics)
+        # Unless something above it makes more attempts, which says so after this.
+        builder.live(lambda _: health.expect(1))
+        return health
+
+    builder.tell("health", name, builder.share(("health", name, url), make))
 
 
 def _peer(builder: Builder, node: GrpcNode) -> Peer:
@@ -53,4 +66,5 @@ def _peer(builder: Builder, node: GrpcNode) -> Peer:
 
     # Nodes that are to ask it differently have a peer each.
     keys = ("url", "protocol", "timeout", "token_file", "ca_file", "client_cert", "client_key")
-    return builder.share(("peer", *(getattr(node, key) for key in keys)), make)
+    settings = (getattr(node, key) for key in keys)
+    return builder.share(("peer", *settings, *files_of(node)), make)

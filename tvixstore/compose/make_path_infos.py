@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tvixstore.compose.health import UpstreamHealth
 from tvixstore.compose.key_files import load_key_file
 from tvixstore.compose.long import label_of
-from tvixstore.compose.make_grpc import grpc_path_infos
+from tvixstore.compose.make_grpc import grpc_path_infos, watch_health
 from tvixstore.compose.make_policies import (
     breaker_of,
     chaos_of,
@@ -49,6 +48,7 @@ from tvixstore.compose.nodes import (
     TimeoutNode,
     VerifyPathInfoNode,
 )
+from tvixstore.compose.parts import files_of
 from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import LocalPathInfoService, MemoryPathInfoService, PathInfoService
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
@@ -61,7 +61,7 @@ from tvixstore.pathinfo.lru import LruPathInfoService
 from tvixstore.pathinfo.mirror import MirrorPathInfoService
 from tvixstore.pathinfo.names import NamesPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
-from tvixstore.pathinfo.nix import NixPathInfoService, UpstreamSettings
+from tvixstore.pathinfo.nix import NixPathInfoService, Upstream, UpstreamSettings
 from tvixstore.pathinfo.nix.transports import open_upstream
 from tvixstore.pathinfo.nothing import NoPathInfos
 from tvixstore.pathinfo.optional import OptionalPathInfoService
@@ -82,9 +82,19 @@ if TYPE_CHECKING:
 
 
 def _memory(builder: Builder, name: str, node: MemoryPathInfoNode) -> PathInfoService:
-    return MemoryPathInfoService(
-        builder.content(node.blob_service, node.directory_service), builder.trusted_keys()
-    )
+    service = MemoryPathInfoService(builder.content(node.blob_service, node.directory_service))
+    _trusting(builder, service)
+    return service
+
+
+def _trusting(builder: Builder, service: MemoryPathInfoService | LocalPathInfoService) -> None:
+    """Has `service` trust the keys that count, whichever these are: it need not be another one for
+    the keys of one more substituter."""
+
+    def trust(builder: Builder) -> None:
+        service.keys = builder.trusted_keys()
+
+    builder.live(trust)
 
 
 def _local(builder: Builder, name: str, node: LocalPathInfoNode) -> PathInfoService:
@@ -96,9 +106,9 @@ def _local(builder: Builder, name: str, node: LocalPathInfoNode) -> PathInfoServ
             builder.content(node.blob_service, node.directory_service),
             access=store.access,
             references=store.references,
-            keys=builder.trusted_keys(),
+            locks=store.locks,
         )
-        builder.closing_services.push_async_callback(service.aclose)
+        _trusting(builder, service)
         return service
 
     return builder.share(("path infos", node.path.resolve()), make)
@@ -117,9 +127,15 @@ def _nix(builder: Builder, name: str, node: NixNode) -> PathInfoService:
         ca_file=node.ca_file,
         proxy=node.proxy,
     )
-    upstream = open_upstream(settings, builder.pools)
-    builder.closing_upstreams.push_async_callback(upstream.aclose)
-    builder.upstreams[name] = upstream
+
+    def connect() -> Upstream:
+        upstream = open_upstream(settings, builder.pools)
+        builder.closing_upstreams.push_async_callback(upstream.aclose)
+        return upstream
+
+    # What does not concern the connection leaves it alone: keys, TTLs, where the content goes.
+    upstream = builder.share(("upstream", settings, *files_of(node)), connect)
+    builder.tell("upstreams", name, upstream)
     service = NixPathInfoService(
         upstream=upstream,
         content=builder.content(node.blob_service, node.directory_service),
@@ -128,13 +144,17 @@ def _nix(builder: Builder, name: str, node: NixNode) -> PathInfoService:
         key=_remembered_as(node.base_url),
         keys=None if node.public_keys is None else KeyRing(node.public_keys),
         retries=node.retries,
-        bucket=None if node.rate is None else TokenBucket(node.rate),
+        bucket=_bucket(builder, name, node.rate),
         narinfo_ttl=builder.daemon.narinfo_ttl,
         negative_ttl=builder.daemon.negative_ttl,
     )
     builder.closing_services.push_async_callback(service.aclose)
-    builder.health[name] = UpstreamHealth(name, 1, builder.metrics)
+    watch_health(builder, name, node.base_url)
     return service
+
+
+def _bucket(builder: Builder, name: str, rate: int | None) -> TokenBucket | None:
+    return None if rate is None else builder.share(("rate", name, rate), lambda: TokenBucket(rate))
 
 
 def _remembered_as(url: str) -> bytes:
@@ -161,7 +181,8 @@ def _shown(members: Sequence[str]) -> list[str]:
 
 def _race(builder: Builder, name: str, node: RaceNode) -> PathInfoService:
     members = [builder.path_infos(member) for member in node.members]
-    return RacingPathInfoService(members, _shown(node.members), hedging_of(node))
+    hedging = hedging_of(builder, "path_infos", name, node, _shown(node.members))
+    return RacingPathInfoService(members, _shown(node.members), hedging)
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> PathInfoService:
@@ -177,7 +198,7 @@ def _timeout(builder: Builder, name: str, node: TimeoutNode) -> PathInfoService:
 def _retry(builder: Builder, name: str, node: RetryNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
     if (health := builder.upstream_below(node.inner)) is not None:
-        health.attempts = node.attempts
+        builder.live(lambda _: health.expect(node.attempts))
     # Somebody else may have it, and is waited for no longer than for one connection.
     return RetryPathInfoService(inner, replace(retry_of(name, node), reconnects=False))
 
@@ -186,8 +207,10 @@ def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
     inner = builder.path_infos(node.inner)
     health = builder.upstream_below(node.inner)
     on_change = None if health is None else health.breaker_changed
-    breaker = builder.breakers[name] = breaker_of("path_infos", name, node, on_change)
-    carrying = builder.carrying[name] = Carrying(breaker)
+    breaker = breaker_of(builder, "path_infos", name, node, on_change)
+    builder.tell("breakers", name, breaker)
+    carrying = Carrying(breaker)
+    builder.tell("carrying", name, carrying)
     builder.closing_services.push_async_callback(carrying.aclose)
     return BreakerPathInfoService(inner, breaker, carrying)
 
@@ -204,12 +227,15 @@ def _negative(builder: Builder, name: str, node: NegativeNode) -> PathInfoServic
     inner = builder.path_infos(node.inner)
     service = NegativePathInfoService(inner, Absences(node.ttl, node.capacity))
     builder.path_infos_arriving.subscribe(service.absences)
+    builder.closing_services.callback(builder.path_infos_arriving.unsubscribe, service.absences)
     return service
 
 
 def _limit(builder: Builder, name: str, node: LimitNode) -> PathInfoService:
     downloads = isinstance(builder.graph.path_infos.get(node.inner), NixNode)
-    return LimitPathInfoService(builder.path_infos(node.inner), limit_of(name, node), downloads)
+    return LimitPathInfoService(
+        builder.path_infos(node.inner), limit_of(builder, "path_infos", name, node), downloads
+    )
 
 
 def _mirror(builder: Builder, name: str, node: MirrorNode) -> PathInfoService:

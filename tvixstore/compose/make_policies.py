@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tvixstore.compose.nodes import (
@@ -15,11 +15,13 @@ from tvixstore.compose.nodes import (
     ShardNode,
     TimeoutNode,
 )
+from tvixstore.compose.parts import of_node
 from tvixstore.compose.script import FAULTS, parse_step
 from tvixstore.log import Logger
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.chaos import Chaos
 from tvixstore.policy.hedge import Budget, Hedging
+from tvixstore.policy.latency import Latencies
 from tvixstore.policy.limit import Limit
 from tvixstore.policy.rendezvous import Rendezvous
 from tvixstore.policy.retry import Retry
@@ -48,12 +50,16 @@ def shown(member: str) -> str:
 
 
 def breaker_of(
+    builder: Builder,
     kind: Kind,
     name: str,
     node: BreakerNode,
     on_change: Callable[[bool, str], None] | None = None,
 ) -> Breaker:
-    """A breaker that says when it opens and closes: to `on_change`, or else to the log."""
+    """A breaker that says when it opens and closes: to `on_change`, or else to the log.
+
+    It stays as it is as long as what it guards is asked the same place in the same way.
+    """
 
     def changed(is_open: bool, reason: str) -> None:
         if is_open:
@@ -61,15 +67,38 @@ def breaker_of(
         else:
             log.info("breaker.closed", node=name, kind=kind)
 
-    return Breaker(node.failures, node.open, on_change=on_change or changed, name=shown(name))
+    def make() -> Breaker:
+        return Breaker(node.failures, node.open, on_change=on_change or changed, name=shown(name))
+
+    below = builder.wrapped(kind, node.inner)
+    last = below[-1][1] if below else None
+    if last is None or last.neighbours():
+        # Of several, or of what others see to: it is as new as what it is around.
+        return make()
+    guarded = [(name, of_node(each)) for name, each in below]
+    return builder.share(("breaker", kind, name), make, (node, guarded))
 
 
-def hedging_of(node: RaceNode) -> Hedging:
-    return Hedging(node.hedge, Budget(node.budget))
+def hedging_of(
+    builder: Builder, kind: Kind, name: str, node: RaceNode, shown: Sequence[str] | None = None
+) -> Hedging:
+    """What is known of the members' latencies stays known of those that stay."""
+    hedging = Hedging(node.hedge, Budget(node.budget))
+    for member, known_as in zip(node.members, shown or node.members, strict=True):
+        known = builder.share(
+            ("latencies", kind, name, member), lambda: Latencies(), builder.part_of(kind, member)
+        )
+        hedging.know(known_as, known)
+    return hedging
 
 
-def limit_of(name: str, node: LimitNode) -> Limit:
-    return Limit.of(node.concurrency, node.rate, name)
+def limit_of(builder: Builder, kind: Kind, name: str, node: LimitNode) -> Limit:
+    """Old calls and new ones count together, as long as the limit is of the same."""
+    return builder.share(
+        ("limit", kind, name),
+        lambda: Limit.of(node.concurrency, node.rate, name),
+        (node, [(name, of_node(each)) for name, each in builder.wrapped(kind, node.inner)]),
+    )
 
 
 def placement_of(node: ShardNode) -> Rendezvous:

@@ -1,4 +1,4 @@
-"""Nodes that find each other by name: each is made once, and none can be built over itself."""
+"""Nodes that find each other by name, none of which can be built over itself."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ Service = TypeVar("Service")
 
 @dataclass(eq=False)
 class Names(Generic[Service]):
-    """The services of one kind by name, each made when it is first asked for."""
+    """The services of one kind by name; `make` is asked for them, and sees to it that each is made
+    once."""
 
     section: str
     nodes: Mapping[str, Node]
     make: Callable[[str, Any], Service]
     # For messages.
     file: str
-    built: dict[str, Service] = field(default_factory=dict)
     way: list[str] = field(default_factory=list)
 
     def __call__(self, name: str) -> Service:
-        if name in self.built:
-            return self.built[name]
         if name in self.way:
             circle = " → ".join([*self.way[self.way.index(name) :], name])
             raise self._error(f"{circle} is a circle: no node can be built over itself")
@@ -36,10 +34,9 @@ class Names(Generic[Service]):
             raise self._error(f'names "{name}", and no node is called that')
         self.way.append(name)
         try:
-            self.built[name] = self.make(name, node)
+            return self.make(name, node)
         finally:
             self.way.pop()
-        return self.built[name]
 
     def _error(self, text: str) -> ConfigError:
         section = f"[{self.section}.{self.way[-1]}]" if self.way else f"[{self.section}]"

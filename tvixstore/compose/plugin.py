@@ -29,7 +29,9 @@ class NodeType:
 
     `model` is a subclass of `Node`, a field a key. A maker gets the builder, the node's name and
     the node; it finds its neighbours by `builder.blobs(name)` and so on, and what has to be closed
-    goes on `builder.closing_services`. Makers run in the event loop, and should not block.
+    goes on `builder.closing_services`. Makers run in the event loop, and should not block. When the
+    file is read again, what was made is kept as long as the node, and what its maker got from the
+    builder, are the same.
     """
 
     model: type[Node]

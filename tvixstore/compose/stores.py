@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+from tvixstore.blob.staging import to_the_end
 from tvixstore.compose.model import Store as Settings
 from tvixstore.errors import ConfigError, StoreError
 from tvixstore.evict import (
@@ -25,13 +27,17 @@ from tvixstore.log import Logger
 from tvixstore.metrics import Metrics
 from tvixstore.pathinfo import LastAccess
 from tvixstore.pathinfo.access import GRAIN
+from tvixstore.policy.striped import StripedLocks
 from tvixstore.policy.tasks import end
 from tvixstore.pools import Pools
 
 log = Logger("tvixstore.compose")
 
+# What is said of how much there may be in a store.
+_LIMITS: Final = ("max_size", "min_free", "max_age")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(eq=False, slots=True)
 class Store:
     """One state directory, held by this process."""
 
@@ -41,6 +47,27 @@ class Store:
     references: References
     collector: Collector
     access: LastAccess
+    # What the compose file says of it by now; `durability` as it was opened with.
+    settings: Settings
+    # Held by whoever writes to one of its paths.
+    locks: StripedLocks = field(default_factory=StripedLocks)
+    evictor: Evictor | None = None
+    evicting: asyncio.Task[None] | None = None
+    # Why nothing is evicted, once it was said.
+    unevicted: str | None = None
+    sweeping: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def aclose(self) -> None:
+        """Commits what waits, and lets the next process in."""
+        evicting = [] if self.evicting is None else [self.evicting]
+        await end([*evicting, *self.sweeping])
+        try:
+            await self.access.aclose()
+        finally:
+            try:
+                await self.engine.aclose()
+            finally:
+                self.state.close()
 
 
 class Stores:
@@ -56,7 +83,8 @@ class Stores:
         self._pools = pools
         self._metrics = metrics
         self._stores: dict[Path, Store] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        # Evictors that were told to end.
+        self._ending: set[asyncio.Task[None]] = set()
 
     def at(self, path: Path, settings: Settings) -> Store:
         """The store at `path`, opened with `settings` if it is not open yet.
@@ -67,23 +95,90 @@ class Stores:
         place = path.resolve()
         if place not in self._stores:
             self._stores[place] = self._open(path, settings)
+            self.keep_small(place)
         return self._stores[place]
+
+    async def open(self, path: Path, settings: Settings) -> None:
+        """As `at`, in a thread; nothing is evicted before it is told to be kept small."""
+        await to_the_end(self._open_in_thread(path, settings))
+
+    def places(self) -> set[Path]:
+        """Where stores are open."""
+        return set(self._stores)
+
+    def settings(self, path: Path) -> Settings:
+        """What is said of the open store at `path`."""
+        return self._stores[path.resolve()].settings
+
+    def adjust(self, path: Path, settings: Settings) -> bool:
+        """From now on `settings` hold for the open store at `path`, as far as they can: returns
+        whether it has to be opened anew for the rest, which is its durability."""
+        store = self._stores[path.resolve()]
+        durability = store.settings.durability
+        before, store.settings = (
+            store.settings,
+            settings.model_copy(update={"durability": durability}),
+        )
+        if any(getattr(before, key) != getattr(settings, key) for key in _LIMITS):
+            store.guard.limit(min_free=settings.min_free, max_size=_highest(settings.max_size))
+            store.access.be_true_to(_grain(settings))
+            if store.evictor is not None:
+                store.evictor.change(settings.max_size, settings.min_free, settings.max_age)
+        return settings.durability != durability
+
+    def keep_small(self, place: Path) -> None:
+        """Has what is there evicted from now on, if it is known what may go, and else not."""
+        store = self._stores[place]
+        reason = self._why_uncounted(place)
+        if reason is None and store.evicting is None:
+            store.evictor = self._evictor(store)
+            store.evicting = asyncio.create_task(
+                store.evictor.run(), name=f"evict {store.state.path}"
+            )
+            store.unevicted = None
+        elif reason is not None:
+            if store.evicting is not None:
+                store.evicting.cancel()
+                self._ending.add(store.evicting)
+                store.evicting.add_done_callback(self._ending.discard)
+                store.evictor = store.evicting = None
+            limited = store.settings.max_size is not None or store.settings.max_age is not None
+            if limited and reason != store.unevicted:
+                log.warning("eviction.off", path=store.state.path, reason=reason)
+                store.unevicted = reason
+
+    def keep_all_small(self) -> None:
+        for place in self._stores:
+            self.keep_small(place)
 
     def sweep(self, store: Store, sweep: Callable[[], Awaitable[int]]) -> None:
         """Has chunk files removed that nothing names. Nobody waits for it to start."""
-        self._begin(_sweep(store, sweep), f"sweep {store.state.path}")
+        store.sweeping.append(
+            asyncio.create_task(_sweep(store, sweep), name=f"sweep {store.state.path}")
+        )
+
+    async def close(self, places: Collection[Path]) -> None:
+        """Closes those of them that are open there; nobody uses them any more."""
+        closing = [self._stores.pop(place) for place in places if place in self._stores]
+        await _close(closing)
+        self.show()
+
+    def show(self) -> None:
+        """Has metrics tell of the first store, which is the daemon's own."""
+        for store in self._stores.values():
+            store.guard.show()
+            return
 
     async def aclose(self) -> None:
         """Commits what waits, and lets the next process in."""
-        await end(self._tasks)
-        for store in reversed(self._stores.values()):
-            try:
-                await store.access.aclose()
-            finally:
-                try:
-                    await store.engine.aclose()
-                finally:
-                    store.state.close()
+        stores, self._stores = list(self._stores.values()), {}
+        await end(set(self._ending))
+        await _close(stores)
+
+    async def _open_in_thread(self, path: Path, settings: Settings) -> None:
+        place = await self._pools.files.run(path.resolve)
+        if place not in self._stores:
+            self._stores[place] = await self._pools.files.run(self._open, path, settings)
 
     def _open(self, path: Path, settings: Settings) -> Store:
         state = StateDirectory(path)
@@ -98,7 +193,7 @@ class Stores:
             guard = DiskGuard(
                 path,
                 min_free=settings.min_free,
-                max_size=None if settings.max_size is None else int(HIGH * settings.max_size),
+                max_size=_highest(settings.max_size),
                 measured={
                     "chunks": lambda: references.chunk_file_bytes,
                     "index": lambda: references.index_bytes,
@@ -110,24 +205,13 @@ class Stores:
             engine.abandon()
             state.close()
             raise
-        access = self._access(engine, settings)
+        access = LastAccess(engine.table("access"), grain=_grain(settings))
         collector = Collector(Freeing(references), state.chunks, self._pools)
-        store = Store(state, engine, guard, references, collector, access)
-        self._keep_small(store, settings)
-        return store
+        return Store(state, engine, guard, references, collector, access, settings)
 
-    def _access(self, engine: LmdbEngine, settings: Settings) -> LastAccess:
-        grain = GRAIN if settings.max_age is None else min(GRAIN, int(settings.max_age / 4))
-        return LastAccess(engine.table("access"), grain=grain)
-
-    def _keep_small(self, store: Store, settings: Settings) -> None:
-        """Begins to evict, where it is known what may go."""
-        path, engine = store.state.path, store.engine
-        if (reason := self._why_uncounted(path.resolve())) is not None:
-            if settings.max_size is not None or settings.max_age is not None:
-                log.warning("eviction.off", path=path, reason=reason)
-            return
-        evictor = Evictor(
+    def _evictor(self, store: Store) -> Evictor:
+        settings, engine = store.settings, store.engine
+        return Evictor(
             Limits(store.guard, settings.max_size, settings.min_free),
             store.guard,
             Candidates(
@@ -141,10 +225,21 @@ class Stores:
             self._metrics,
             max_age=settings.max_age,
         )
-        self._begin(evictor.run(), f"evict {path}")
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.append(asyncio.create_task(work, name=name))
+
+async def _close(stores: Sequence[Store]) -> None:
+    async with AsyncExitStack() as closing:
+        for store in stores:
+            closing.push_async_callback(store.aclose)
+
+
+def _highest(max_size: int | None) -> int | None:
+    """How far writers go."""
+    return None if max_size is None else int(HIGH * max_size)
+
+
+def _grain(settings: Settings) -> int:
+    return GRAIN if settings.max_age is None else min(GRAIN, int(settings.max_age / 4))
 
 
 def _bring_up_to_date(state: StateDirectory, references: References) -> None:

@@ -39,6 +39,10 @@ class Collector:
         """Has `forget` told of Directories that are gone, before anybody can look for them."""
         self._forget.append(forget)
 
+    def no_longer(self, forget: Callable[[Sequence[bytes]], None]) -> None:
+        """Takes `on_freed` back."""
+        self._forget.remove(forget)
+
     async def collect(self) -> Collected:
         """Frees all that is due and not held; what that leaves without a parent, too."""
         total = Collected()

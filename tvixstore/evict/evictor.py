@@ -101,6 +101,17 @@ class Evictor:
         finally:
             self._waiting.pop(future, None)
 
+    def change(self, max_size: int | None, min_free: int, max_age: float | None) -> None:
+        """From now on those are the limits; it looks at once."""
+        self._limits.change(max_size, min_free)
+        if max_age != self._max_age:
+            self._max_age = max_age
+            self._age_checked = float("-inf")
+        # What did not help before was for other limits.
+        self._useless_until = float("-inf")
+        self._said_useless = False
+        self._wake.set()
+
     async def run(self) -> None:
         """Works until it is cancelled."""
         self._guard.room_maker = self
@@ -122,7 +133,8 @@ class Evictor:
                 elif not self._wake.is_set() or self._is_useless():
                     await self._sleep()
         finally:
-            self._guard.room_maker = None
+            if self._guard.room_maker is self:
+                self._guard.room_maker = None
             self._tell(self._waiting)
 
     async def _sleep(self) -> None:

@@ -32,6 +32,11 @@ class Limits:
         # What the store had when the disk got too full; `None` while it is not.
         self._before_shortage: int | None = None
 
+    def change(self, max_size: int | None, min_free: int) -> None:
+        self._max_size = max_size
+        self._min_free = min_free
+        self._before_shortage = None
+
     def may_hold(self, size: int) -> bool:
         """Whether so much fits into the store when other things go."""
         return (self._max_size is None or size <= LOW * self._max_size) and not self.hopeless()

@@ -56,7 +56,8 @@ class Answer:
     stream: ByteStream | None = None
     length: int | None = 0
     reason: str | None = field(default=None, kw_only=True)
-    # Whether the stream goes on until somebody leaves, which is then a good end.
+    # Whether the stream goes on until somebody leaves, a good end then. It needs no service
+    # of the front that it was asked of, and keeps nothing of that from being closed.
     endless: bool = field(default=False, kw_only=True)
 
 

@@ -28,6 +28,7 @@ from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
 from tvixstore.policy.seldom import Seldom
 from tvixstore.policy.tracing import Label
+from tvixstore.policy.uses import Uses
 from tvixstore.streams import ByteStream
 
 _log = Logger("tvixstore.http")
@@ -77,18 +78,33 @@ class Dispatcher:
     def draining(self) -> bool:
         return self.ended.is_set()
 
+    def change(self, front: HttpFront) -> None:
+        """Requests from now on are of `front`, which has the same limits and access; those that
+        run are of the one that they began with."""
+        if front.nar_compression != self._front.nar_compression:
+            self._texts = NarInfoTexts(front.nar_compression)
+        self._front = front
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The handler that aiohttp calls. The response is on the wire when it returns."""
         # Not the loop's time: uvloop's has a resolution of 1 ms, and a warm answer takes less.
         began = perf_counter()
         account = _Account(began)
+        front = self._front
+        uses: Uses | None = front.uses
+        front.uses.begin()
         # The one that runs here; asking asyncio for it costs more than a lookup in the index.
         task = request.task
         self.running.add(task)
         try:
-            answer = await self._answer(request, account)
+            answer = await self._answer(front, request, account)
+            if answer.endless:
+                front.uses.end()
+                uses = None
             return await self._send(request, answer, account)
         finally:
+            if uses is not None:
+                uses.end()
             self.running.discard(task)
             if not self.running and self.ended.is_set():
                 self.drained.set()
@@ -115,7 +131,9 @@ class Dispatcher:
         self._settle(_refused(answer), seconds)
         return ready.closing(answer, _SERVER)
 
-    async def _answer(self, request: web.BaseRequest, account: _Account) -> Answer:
+    async def _answer(
+        self, front: HttpFront, request: web.BaseRequest, account: _Account
+    ) -> Answer:
         path, query = _split(request.raw_path)
         found = find(path)
         if found is None:
@@ -129,7 +147,7 @@ class Dispatcher:
             return refusal or _not_allowed(route)
         if (refusal := self._refusal(request, method.right)) is not None:
             return refusal
-        if method.right == "write" and self._front.inbox is None:
+        if method.right == "write" and front.inbox is None:
             return text(HTTPStatus.NOT_IMPLEMENTED, "invalid", "nothing is uploaded to this cache")
         try:
             wanted = method.parse(account.key, query)
@@ -139,9 +157,9 @@ class Dispatcher:
             path_hash = path_hash_of(wanted)
             if path_hash is not None:
                 account.path_hash, account.call, account.is_kept = path_hash, method.call, True
-                self._front.explanations.begin(route.told, account)
+                front.explanations.begin(route.told, account)
         incoming = Incoming(request)
-        call = Call(self._front, self._texts, request.method, request.headers, incoming, self.ended)
+        call = Call(front, self._texts, request.method, request.headers, incoming, self.ended)
         try:
             return self._for_its_reader(await method.answer(call, wanted))
         except SlowClient as error:

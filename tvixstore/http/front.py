@@ -16,6 +16,7 @@ from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import PathInfoService
 from tvixstore.pathinfo.receiving import Receiver
 from tvixstore.pathinfo.uploads import Uploads
+from tvixstore.policy.uses import Uses
 from tvixstore.pools import Pools
 from tvixstore.tree import Content
 
@@ -81,5 +82,7 @@ class HttpFront:
     status: Callable[[], Sequence[UpstreamStatus]] = _no_upstreams
     # Why this daemon cannot be used yet, or any more; `None` if it can.
     ready: Callable[[], str | None] = _nothing
+    # Counts the requests that began while this was the front.
+    uses: Uses = field(default_factory=Uses)
     # Called before `/metrics` is written, for gauges that are read rather than counted.
     refresh_metrics: Callable[[], None] = _nothing

@@ -43,6 +43,11 @@ class HttpServer:
         """
         await self._door.open(text, inherited)
 
+    def change(self, front: HttpFront, drain_timeout: float) -> None:
+        """Requests from now on are of `front`, whose limits and access are the same."""
+        self._dispatcher.change(front)
+        self._drain_timeout = drain_timeout
+
     async def renew(self, tls: ssl.SSLContext) -> None:
         """New connections are made with `tls` from now on."""
         await self._door.renew(tls)

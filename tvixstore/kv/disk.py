@@ -82,6 +82,7 @@ class DiskGuard:
         self._min_free = min_free
         self._max_size = max_size
         self._measured = dict(measured or {})
+        self._reusable = dict(reusable or {})
         self._counted: Counter[str] = Counter()
         # Bytes of objects that are not whole yet; given up, they come back.
         self._staged = 0
@@ -94,12 +95,25 @@ class DiskGuard:
         self._checked: float | None = None
         self._refusal: _Refusal | None = None
         self._held_until: float | None = None
-        if metrics is not None:
-            metrics.store_free_bytes.set_function(lambda: free_bytes(path))
-            for kind in self._measured:
-                metrics.store_bytes.labels(kind).set_function(partial(self._bytes_of, kind))
-            for kind, measure in (reusable or {}).items():
-                metrics.store_bytes.labels(kind).set_function(measure)
+        self.show()
+
+    def limit(self, *, min_free: int, max_size: int | None) -> None:
+        """From now on so much stays free, and the store below that size."""
+        self._min_free = min_free
+        self._max_size = max_size
+        # What a write met before was under other limits.
+        self._held_until = None
+
+    def show(self) -> None:
+        """Has metrics tell of this store."""
+        metrics = self._metrics
+        if metrics is None:
+            return
+        metrics.store_free_bytes.set_function(lambda: free_bytes(self.path))
+        for kind in self._measured:
+            metrics.store_bytes.labels(kind).set_function(partial(self._bytes_of, kind))
+        for kind, measure in self._reusable.items():
+            metrics.store_bytes.labels(kind).set_function(measure)
 
     @property
     def refusing(self) -> bool:

@@ -46,6 +46,10 @@ class LastAccess:
             "access", self._write, delay=_DELAY, batch=_BATCH
         )
 
+    def be_true_to(self, grain: int) -> None:
+        """From now on they are true to so many seconds."""
+        self._grain = grain
+
     def record(self, path_hash: bytes) -> None:
         """That path is read now. Never waits, never fails."""
         now = self._now()

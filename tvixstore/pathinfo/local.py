@@ -19,6 +19,7 @@ from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.merge import merge
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.lru import Lru
+from tvixstore.policy.striped import StripedLocks
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
 
@@ -31,8 +32,6 @@ _log = Logger(__name__)
 # `list` reads at a time.
 _DECODED = 8 << 20
 _PAGE = 200
-# Writes to one path wait for each other; those to two paths, rarely.
-_LOCKS = 64
 
 
 @dataclass(eq=False)
@@ -51,13 +50,14 @@ class LocalPathInfoService(PathInfoService):
     access: LastAccess | None = field(default=None, repr=False)
     references: References | None = field(default=None, repr=False)
     keys: KeyRing | None = field(default=None, repr=False)
+    # Held by whoever writes to a path; of all services over one table, the same.
+    locks: StripedLocks = field(default_factory=StripedLocks, repr=False)
     # Rows found that were not a record of their key's path.
     corrupt: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         # The record beside what it decodes to: an entry counts only while the table agrees.
         self._decoded: Lru[bytes, tuple[bytes, PathInfo]] = Lru(_DECODED)
-        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
         record = await self.table.get(path_hash)
@@ -177,4 +177,4 @@ class LocalPathInfoService(PathInfoService):
         _log.error("path_info.corrupt", key=nixbase32.encode(path_hash), reason=error)
 
     def _lock(self, path_hash: bytes) -> asyncio.Lock:
-        return self._locks[path_hash[0] % _LOCKS]
+        return self.locks.of(path_hash)

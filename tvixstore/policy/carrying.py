@@ -42,8 +42,8 @@ class Carrying:
         return task.result()
 
     def begin_probe(self, call: Callable[[], Coroutine[Any, Any, object]]) -> bool:
-        """Whether a probe of the open breaker is due: then `call` is made, unless another is already,
-        and nobody waits."""
+        """Whether a probe of the open breaker is due: then `call` is made, unless there is one, and
+        nobody waits."""
         if not self.breaker.probe_is_due:
             return False
         # What was begun a moment ago, and has not come to the breaker yet, is the probe.

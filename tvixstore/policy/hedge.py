@@ -75,6 +75,10 @@ class Hedging:
             known = self._known[name] = Latencies()
         return known
 
+    def know(self, name: str, latencies: Latencies) -> None:
+        """Has `latencies` be what is known of that member."""
+        self._known[name] = latencies
+
     def begin(self) -> None:
         """A race begins."""
         self.races += 1

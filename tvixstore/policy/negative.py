@@ -82,6 +82,9 @@ class Arrivals(Generic[Key]):
     def subscribe(self, absences: Absences[Key]) -> None:
         self._listeners.append(absences)
 
+    def unsubscribe(self, absences: Absences[Key]) -> None:
+        self._listeners.remove(absences)
+
     def announce(self, keys: Iterable[Key]) -> None:
         """Those keys have come."""
         if self._listeners:

@@ -26,6 +26,7 @@ from tests.pathinfo.nix.house import (
 from tvixstore.activity import Progress, watching
 from tvixstore.errors import StoreError, Unavailable
 from tvixstore.pathinfo.cached import CachedPathInfoService
+from tvixstore.policy.limit import Permits
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ async def test_downloads_that_wait_for_a_place_say_so(house: House) -> None:
     gate = asyncio.Event()
     upstream = FakeUpstream()
     service = house.service(upstream)
-    house.fills._downloads = asyncio.Semaphore(1)
+    house.fills._downloads = Permits(1)
     streams = []
     for name in ("first", "second"):
         nar = LARGE if name == "first" else SMALL

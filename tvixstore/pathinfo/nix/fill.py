@@ -22,6 +22,7 @@ from tvixstore.kv.files import FULL
 from tvixstore.log import Logger
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Download, Gone
+from tvixstore.policy.limit import Permits
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Spool
 from tvixstore.policy.tracing import Label, apart, clock, note, shared, spell, take_in
@@ -339,7 +340,7 @@ class Fills:
     sizes: SizeRule = SizeRule.DOCUMENTED
     # Where those who look see what is under way.
     activity: Activity = field(default_factory=Activity)
-    _downloads: asyncio.Semaphore = field(init=False)
+    _downloads: Permits = field(init=False)
     _turns: WeakKeyDictionary[NarOrigin, asyncio.Semaphore] = field(
         default_factory=WeakKeyDictionary
     )
@@ -351,8 +352,20 @@ class Fills:
     )
 
     def __post_init__(self) -> None:
-        self._downloads = asyncio.Semaphore(self.max_downloads)
+        self._downloads = Permits(self.max_downloads, "max_downloads")
         self._large_ingests = asyncio.Semaphore(LARGE_INGESTS)
+
+    def change(self, *, max_downloads: int, verify_ahead: int, sizes: SizeRule) -> None:
+        """From now on it is so for what begins; what runs goes on."""
+        self.max_downloads = self._downloads.count = max_downloads
+        self._downloads.settle()
+        self.verify_ahead = verify_ahead
+        self.sizes = sizes
+
+    async def outlast(self) -> None:
+        """Returns when all fills are over that are under way now."""
+        if running := set(self._tasks):
+            await asyncio.wait(running)
 
     async def follow(
         self, job: Job, follow: Callable[[Fill], Awaitable[Followed]]
@@ -415,12 +428,20 @@ class Fills:
         """
         upstream = job.source.upstream
         if upstream.max_downloads is None:
-            async with self._downloads:
+            async with self._place():
                 yield
             return
         turns = self._turns.setdefault(upstream, asyncio.Semaphore(upstream.max_downloads))
-        async with turns, self._downloads:
+        async with turns, self._place():
             yield
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        permit = await self._downloads.acquire()
+        try:
+            yield
+        finally:
+            permit.release()
 
     def forget(self, fill: Fill) -> None:
         """Takes a fill that is over out of the table."""

@@ -11,8 +11,8 @@ from tvixstore.pathinfo.nix.download import Gone, NarSource
 from tvixstore.pathinfo.nix.trust import Proof
 from tvixstore.tree import Content
 
-# NAR hash, NAR size, and the path that a proof is about.
-Key: TypeAlias = tuple[bytes, int, str]
+# NAR hash, NAR size, the path that a proof is about, and where the content goes.
+Key: TypeAlias = tuple[bytes, int, str, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,9 @@ class Job:
 
     @property
     def key(self) -> Key:
-        """Jobs with the same key share one fill: the NAR, and what else is to be proven of it."""
+        """Jobs with the same key share one fill: the NAR, what else is to be proven of it, and
+        where its content is to be found afterwards."""
         proven = "" if self.proof is None else self.source.store_path
-        return (self.source.nar_sha256, self.source.nar_size, proven)
+        # The job has them, so nothing else comes to be known by these numbers meanwhile.
+        place = id(self.content.blobs), id(self.content.directories)
+        return (self.source.nar_sha256, self.source.nar_size, proven, *place)

@@ -24,6 +24,7 @@ from tvixstore.metrics import FrontMeter
 from tvixstore.policy.deadline import bounded
 from tvixstore.policy.seldom import Seldom
 from tvixstore.policy.tasks import end
+from tvixstore.policy.uses import Uses
 from tvixstore.rpc.methods import Method
 from tvixstore.rpc.server.call import Call
 from tvixstore.rpc.server.front import GrpcFront
@@ -38,9 +39,12 @@ _log = Logger("tvixstore.grpc")
 Serve = Callable[[Call[Any, Any]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Row:
-    """One RPC as it is served here."""
+    """One RPC as it is served here.
+
+    Connections have it for as long as they are open: what serves it may become another one.
+    """
 
     method: Method[Any, Any]
     serve: Serve
@@ -52,11 +56,25 @@ class Row:
     gathers: bool = False
     # Whether it is answered while others are refused because the server ends.
     always: bool = False
+    # Counts the calls that the services have to outlast; `None` where it needs none of them.
+    uses: Uses | None = None
 
     @property
     def route(self) -> str:
         """Its name for metrics and logs, which is the same in all packages."""
         return f"{self.method.service}/{self.method.name}"
+
+
+async def _serve(row: Row, call: Call[Any, Any]) -> None:
+    """To its end it is of the services that there are now."""
+    serve, uses = row.serve, row.uses
+    if uses is None:
+        return await serve(call)
+    uses.begin()
+    try:
+        await serve(call)
+    finally:
+        uses.end()
 
 
 def _shutting_down() -> Refusal:
@@ -69,10 +87,21 @@ class Dispatcher:
     def __init__(self, front: GrpcFront) -> None:
         self.running = RunningCalls(front.limits.stall)
         self.draining = asyncio.Event()
+        # Those that the front's services serve.
+        self.rows: list[Row] = []
+        # What gives those of another front, in the same order.
+        self.rows_of: Callable[[GrpcFront], list[Row]] = lambda front: []
         self._front = front
         self._meter = FrontMeter(front.metrics, "grpc")
         self._crowds = Seldom(_log, "limit.reached")
         front.activity.requests["grpc"] = lambda: len(self.running)
+
+    def change(self, front: GrpcFront) -> None:
+        """Calls from now on are of `front`, which has the same limits and access; those that run
+        are of the one that they began with."""
+        self._front = front
+        for row, other in zip(self.rows, self.rows_of(front), strict=True):
+            row.serve, row.uses = other.serve, other.uses
 
     async def serve(self, row: Row, stream: Stream[Any, Any]) -> None:
         """What grpclib calls; raises `GRPCError` for every end but a good one."""
@@ -124,7 +153,7 @@ class Dispatcher:
         try:
             self._admit(row, call.authorization)
             with nullcontext() if left is None else bounded(left):
-                await row.serve(call)
+                await _serve(row, call)
         except Refusal as refusal:
             return refusal
         except StoreError as error:

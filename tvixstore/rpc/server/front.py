@@ -11,6 +11,7 @@ from tvixstore.listen import half_of_files
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
 from tvixstore.pathinfo import PathInfoService
+from tvixstore.policy.uses import Uses
 from tvixstore.pools import Pools
 from tvixstore.rpc.codec import MAX_MESSAGE_BYTES
 from tvixstore.tree import Content
@@ -52,3 +53,5 @@ class GrpcFront:
     # What is told of requests afterwards; a daemon's front doors share one.
     explanations: Explanations = field(default_factory=Explanations)
     limits: Limits = field(default_factory=Limits)
+    # Counts the calls that began while this was the front.
+    uses: Uses = field(default_factory=Uses)

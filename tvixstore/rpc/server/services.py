@@ -50,14 +50,11 @@ class Service:
 def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Service]:
     """All services of `front`; with the codec `WireCodec` they can be served anywhere."""
     dispatcher = dispatcher or Dispatcher(front)
-    rows = [
-        *_store_rows(front),
-        *_admin_rows(front, dispatcher),
-        *_insight_rows(front, dispatcher),
-    ]
-    names = _names([row.method for row in [*rows, *_meta_rows([], dispatcher)]])
+    dispatcher.rows_of = partial(_rows, dispatcher)
+    rows = dispatcher.rows = _rows(dispatcher, front)
+    names = _names([row.method for row in [*rows, *_meta_rows([], dispatcher, front)]])
     by_service: dict[str, dict[str, Handler]] = {name: {} for name in names}
-    for row in [*rows, *_meta_rows(names, dispatcher)]:
+    for row in [*rows, *_meta_rows(names, dispatcher, front)]:
         method = row.method
         handler = Handler(
             partial(dispatcher.serve, row), method.cardinality, method.request, method.reply
@@ -66,6 +63,19 @@ def services(front: GrpcFront, dispatcher: Dispatcher | None = None) -> list[Ser
             path = method.path(package)
             by_service[path.split("/")[1]][path] = handler
     return [Service(handlers) for handlers in by_service.values()]
+
+
+def _rows(dispatcher: Dispatcher, front: GrpcFront) -> list[Row]:
+    """Those that are about what `front` has."""
+    insight = InsightHandlers(front.explanations, front.path_infos)
+    rows = [
+        *_store_rows(front),
+        *_admin_rows(front, dispatcher),
+        Row(methods.EXPLAIN, _unary(insight.explain), "read"),
+    ]
+    for row in rows:
+        row.uses = front.uses
+    return rows
 
 
 def _names(served: list[Method[Any, Any]]) -> list[str]:
@@ -109,22 +119,16 @@ def _admin_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
     ]
 
 
-def _insight_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
-    insight = InsightHandlers(front.explanations, front.path_infos)
-    activity = ActivityHandlers(front.activity, dispatcher.draining)
-    return [
-        Row(methods.EXPLAIN, _unary(insight.explain), "read"),
-        Row(methods.WATCH, _stream_out(activity.watch), "read"),
-    ]
-
-
-def _meta_rows(names: list[str], dispatcher: Dispatcher) -> list[Row]:
-    """Those that tell of the server itself, of whose services these are the names."""
+def _meta_rows(names: list[str], dispatcher: Dispatcher, front: GrpcFront) -> list[Row]:
+    """Those that tell of the server itself, of whose services these are the names, whatever
+    `front` there is by then."""
     checks = HealthHandlers(names, dispatcher.draining)
+    activity = ActivityHandlers(front.activity, dispatcher.draining)
     answers = _converse(ReflectionHandlers(names).answer)
     return [
         Row(health.CHECK, _unary(checks.check), None, always=True),
         Row(health.WATCH, _stream_out(checks.watch), None, always=True),
+        Row(methods.WATCH, _stream_out(activity.watch), "read"),
         *(Row(method, answers, "read") for method in reflection.METHODS),
     ]
 
