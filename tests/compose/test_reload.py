@@ -48,7 +48,7 @@ def part(composition: Composition, name: str, kind: str = "path_infos") -> Part:
 
 
 def breaker(composition: Composition, name: str) -> Breaker:
-    found = part(composition, f"{name}/breaker").service.breaker
+    found = part(composition, f"{name}/breaker").service.inner.breaker
     assert isinstance(found, Breaker)
     return found
 
@@ -367,7 +367,7 @@ async def test_files_under_the_same_names_are_read_again(tmp_path: Path) -> None
         key.write_text(other.text + "\n")
         changes = await composition.reload(config)
         assert changes.changed == ("root/signed",)
-        signing = part(composition, "root/signed").service
+        signing = part(composition, "root/signed").service.inner
         assert signing.signer.key == other
         await drained(composition)
 
