@@ -8,16 +8,19 @@ Importing this costs nothing: what is behind `open` is imported when it is calle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from os import PathLike
 
+    from tvixstore.filesystem import Progress
     from tvixstore.library import Store
+    from tvixstore.nar import NarIdentity
+    from tvixstore.pathinfo import PathInfo
 
-__all__ = ["Store", "__version__", "loads", "open"]
+__all__ = ["Store", "__version__", "import_path", "loads", "nar_hash", "open"]
 
 __version__ = "0.1.0"
 
@@ -42,6 +45,33 @@ def loads(
     from tvixstore.library import open_text
 
     return open_text(text, folder)
+
+
+async def import_path(
+    store: Store,
+    path: str | bytes | PathLike[str],
+    *,
+    name: str | None = None,
+    flat: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> PathInfo:
+    """Takes the tree at `path` into `store`, and returns the path info that is there now.
+
+    Its store path is that of `nix-store --add`, or with `flat`, for a file alone, that of
+    `nix-store --add-fixed sha256`; its name is the file's, or `name`. Content that is there is not
+    sent again. `progress` is called in the event loop, now and then, with sums so far. Raises
+    `TreeError`, which names the file, for what cannot be taken; no path info is put then.
+    """
+    from tvixstore.library import import_path
+
+    return await import_path(store, path, name, flat, progress)
+
+
+async def nar_hash(path: str | bytes | PathLike[str]) -> NarIdentity:
+    """`size` and `sha256` of the NAR of the tree at `path`, without any store."""
+    from tvixstore.library import hash_path
+
+    return await hash_path(path)
 
 
 if not TYPE_CHECKING:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvixstore.blob import BlobService
+from tvixstore.castore import SizeRule
 from tvixstore.compose import Config, load_document, load_file, load_text
 from tvixstore.compose.composition import Composition
 from tvixstore.directory import DirectoryService
-from tvixstore.pathinfo import PathInfoService
+from tvixstore.filesystem import Importer, OnProgress, nar_hash, nobody
+from tvixstore.nar import NarIdentity
+from tvixstore.pathinfo import PathInfo, PathInfoService
+from tvixstore.pools import Pools
+from tvixstore.tree import Content
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -28,6 +33,11 @@ class Store:
     path_infos: PathInfoService
     # Has every `negative` node of the composition forget what it remembers as absent.
     forget_absences: Callable[[], None] = lambda: None
+    # What holds `blobs` and `directories` together, the threads of the composition, and how its
+    # Directories state their sizes: for `import_path` and its like.
+    content: Content | None = field(default=None, repr=False)
+    pools: Pools | None = field(default=None, repr=False)
+    sizes: SizeRule = field(default=SizeRule.DOCUMENTED, repr=False)
 
 
 @asynccontextmanager
@@ -59,4 +69,46 @@ async def _running(config: Config) -> AsyncIterator[Store]:
             composition.content.directories,
             composition.path_infos,
             composition.forget_absences,
+            composition.content,
+            composition.pools,
+            SizeRule(config.daemon.directory_sizes),
         )
+
+
+async def import_path(
+    store: Store,
+    path: str | bytes | PathLike[str],
+    name: str | None,
+    flat: bool,
+    progress: OnProgress | None,
+) -> PathInfo:
+    """See `tvixstore.import_path`."""
+    async with _at_work(store) as (content, pools):
+        importer = Importer(content, store.path_infos, pools, store.sizes, progress or nobody)
+        return await importer.add(path, name=name, flat=flat)
+
+
+async def hash_path(path: str | bytes | PathLike[str]) -> NarIdentity:
+    """See `tvixstore.nar_hash`."""
+    with _threads() as pools:
+        return await nar_hash(path, pools)
+
+
+@asynccontextmanager
+async def _at_work(store: Store) -> AsyncIterator[tuple[Content, Pools]]:
+    """What a store that was put together by hand need not have."""
+    content = store.content or Content(store.blobs, store.directories)
+    if store.pools is not None:
+        yield content, store.pools
+        return
+    with _threads() as pools:
+        yield content, pools
+
+
+@contextmanager
+def _threads() -> Iterator[Pools]:
+    pools = Pools(dns=1)
+    try:
+        yield pools
+    finally:
+        pools.close()

@@ -100,12 +100,16 @@ def show(file: ComposeArgument = None) -> None:
 def _register() -> None:
     """The commands that have a file of their own; they use what is above."""
     from tvixstore.cli.copy import copy
+    from tvixstore.cli.import_ import import_
     from tvixstore.cli.info import info
+    from tvixstore.cli.nar_hash import nar_hash
     from tvixstore.cli.pins import pin, pins, unpin
     from tvixstore.cli.verify import verify
 
     app.command()(copy)
     app.command()(info)
+    app.command("import")(import_)
+    app.command()(nar_hash)
     for command in (pin, unpin, pins, verify):
         app.command()(command)
 

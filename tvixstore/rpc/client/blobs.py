@@ -84,6 +84,10 @@ class GrpcBlobService(BlobService):
             raise CorruptData(f"{self._peer.name}: what came for blob {digest} is something else")
         return data
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        there = await together(self.has, digests)
+        return {digest for digest, has in zip(digests, there, strict=True) if not has}
+
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         return await self._claims.open_write(boundaries)
 
