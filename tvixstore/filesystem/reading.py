@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from blake3 import blake3
@@ -26,7 +26,7 @@ from tvixstore.castore import (
 )
 from tvixstore.errors import TreeError
 from tvixstore.filesystem.nar_digest import NarDigest
-from tvixstore.filesystem.walk import File, LargeFile, Signature, walk
+from tvixstore.filesystem.walk import Event, File, LargeFile, Signature, walk
 from tvixstore.nar import CloseDirectory, NarIdentity, OpenDirectory, Symlink
 
 # A batch is full at so many nodes, or bytes of small files.
@@ -52,7 +52,8 @@ class Batch:
 class TreeReading:
     """Reads what is at `path`. For one thread at a time; to be closed.
 
-    With `flat` it has to be a file, the contents of which are hashed on the way too.
+    With `flat` it has to be a file, the contents of which are hashed on the way too. It counts as
+    not executable then: the address does not say, and a path is to have one NAR.
     """
 
     def __init__(self, path: bytes, sizes: SizeRule, *, flat: bool = False) -> None:
@@ -72,6 +73,8 @@ class TreeReading:
         batch = Batch()
         for _ in range(BATCH_NODES):
             event = next(self._events, None)
+            if self._flat is not None:
+                event = self._flattened(event)
             match event:
                 case File():
                     self._take_file(batch, event)
@@ -83,14 +86,12 @@ class TreeReading:
                     batch.files += 1
                     break
                 case OpenDirectory(name):
-                    self._no_flat("a directory")
                     self._nar.open_directory(name)
                     self._open.append((name, []))
                 case CloseDirectory():
                     self._nar.close_directory()
                     self._close_directory(batch)
                 case Symlink(name, target):
-                    self._no_flat("a symbolic link")
                     self._nar.symlink(name, target)
                     self._enter(name, SymlinkNode(target))
                 case None:
@@ -158,6 +159,7 @@ class TreeReading:
     def _enter(self, name: bytes, node: Node) -> None:
         self._open[-1][1].append((name, node))
 
-    def _no_flat(self, what: str) -> None:
-        if self._flat is not None:
-            raise TreeError(self.path, f"is {what}: only a file can be taken as flat")
+    def _flattened(self, event: Event | None) -> Event | None:
+        if not isinstance(event, File | LargeFile | None):
+            raise TreeError(self.path, "is no file: only a file can be taken as flat")
+        return None if event is None else replace(event, executable=False)
