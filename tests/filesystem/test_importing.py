@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 import tvixstore
 from tests.filesystem.places import HAND_MADE, LARGE, Places, Shelf, few_pools, sha256
 from tests.library.stores import LOCAL
-from tests.nar.trees import File, Link, Tree, nar_of, store, trees
+from tests.nar.trees import File, Link, Tree, nar_of, store, trees, write_out
 from tvixstore.castore import Digest, DirectoryNode, FileNode, SizeRule
 from tvixstore.errors import InvalidData, TreeError, Unavailable
 from tvixstore.filesystem import Importer, Progress, nar_hash
@@ -69,8 +69,7 @@ async def test_a_file_whose_name_no_path_can_have_wants_another_one(
     shelf: Shelf, tmp_path: Path, name: bytes
 ) -> None:
     path = os.fsencode(tmp_path) + b"/" + name
-    with open(path, "wb"):
-        pass
+    os.mknod(path)
     with pytest.raises(TreeError, match="has no name that a store path can have"):
         await shelf.importer.add(path)
     with pytest.raises(InvalidData, match="is not a name for a new store path"):
@@ -78,9 +77,7 @@ async def test_a_file_whose_name_no_path_can_have_wants_another_one(
     assert (await shelf.importer.add(path, name="ok")).store_path.name == "ok"
 
 
-async def test_a_flat_file_is_addressed_by_its_contents_alone(
-    shelf: Shelf, places: Places
-) -> None:
+async def test_a_flat_file_is_addressed_by_its_contents_alone(shelf: Shelf, places: Places) -> None:
     for data in (b"", b"text", LARGE):
         infos = set()
         for executable in (False, True):
@@ -122,14 +119,12 @@ async def test_what_is_there_is_not_sent_again(shelf: Shelf, places: Places) -> 
     assert shelf.blobs.put_digests == []
     assert shelf.progress[-1] == Progress(path, files=3, size=9, sent=0)
     # One more file, and it alone travels.
-    Path(os.fsdecode(path), "b/new").write_bytes(b"three")
+    write_out(File(b"three"), path + b"/b/new")
     await shelf.importer.add(path)
     assert shelf.blobs.put_digests == [Digest.of(b"three")]
 
 
-async def test_a_large_file_that_is_there_is_not_sent_again(
-    tmp_path: Path, places: Places
-) -> None:
+async def test_a_large_file_that_is_there_is_not_sent_again(tmp_path: Path, places: Places) -> None:
     path = places.make({b"a": File(LARGE), b"b": File(LARGE, True)})
     told: list[Progress] = []
     async with tvixstore.loads(LOCAL, folder=tmp_path) as store:
@@ -151,10 +146,10 @@ async def test_a_large_file_of_which_only_the_beginning_is_there_is_sent(
 
 async def test_holes_are_read_as_zeros(shelf: Shelf, tmp_path: Path) -> None:
     size = 40_000_000
-    with open(tmp_path / "holes", "wb") as file:
-        file.truncate(size)
-        file.seek(size // 2)
-        file.write(b"island")
+    descriptor = os.open(tmp_path / "holes", os.O_CREAT | os.O_WRONLY)
+    os.truncate(descriptor, size)
+    os.pwrite(descriptor, b"island", size // 2)
+    os.close(descriptor)
     info = await shelf.importer.add(tmp_path / "holes")
     data = bytes(size // 2) + b"island" + bytes(size - size // 2 - 6)
     assert info.node == FileNode(Digest.of(data), size)
@@ -177,7 +172,7 @@ async def test_a_folder_of_very_many_files_is_taken(shelf: Shelf, tmp_path: Path
     for number in range(5000):
         (folder / f"{number}").write_bytes(b"%d" % (number % 10))
     info = await shelf.importer.add(folder)
-    tree = {b"%d" % number: File(b"%d" % (number % 10)) for number in range(5000)}
+    tree: Tree = {b"%d" % number: File(b"%d" % (number % 10)) for number in range(5000)}
     assert info.nar_sha256 == sha256(nar_of(tree))
 
 
@@ -212,8 +207,7 @@ async def test_a_store_that_fails_gets_no_path_info_and_another_try_does(
 async def test_a_tree_that_cannot_be_read_to_its_end_gets_no_path_info(
     shelf: Shelf, places: Places
 ) -> None:
-    tree: Tree = {b"%d" % number: File(b"%d" % number) for number in range(2500)}
-    path = places.make({**tree, b"z": {}})
+    path = places.make({**{b"%d" % n: File(b"%d" % n) for n in range(2500)}, b"z": {}})
     os.mkfifo(path + b"/z/fifo")
     with pytest.raises(TreeError, match="z/fifo is a fifo"):
         await shelf.importer.add(path)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.filesystem.places import LARGE, Places
-from tests.nar.trees import File, Link, deep
+from tests.nar.trees import File, Link, Tree, deep
 from tvixstore.errors import TreeError
 from tvixstore.filesystem import walk as room
-from tvixstore.filesystem.walk import LargeFile, walk
+from tvixstore.filesystem.walk import Event, LargeFile, walk
 from tvixstore.nar import CloseDirectory, OpenDirectory, Symlink
 
 CHANGED = "changed while it was read"
@@ -29,15 +29,20 @@ def drain(path: bytes) -> None:
 
 
 def test_events_come_in_the_order_of_a_nar(places: Places) -> None:
-    tree = {b"b": File(b"2", True), b"B": Link(b"b"), b"a": {b"x": File(b"1")}, b"c": File(LARGE)}
-    told = []
+    tree: Tree = {
+        b"b": File(b"2", True),
+        b"B": Link(b"b"),
+        b"a": {b"x": File(b"1")},
+        b"c": File(LARGE),
+    }
+    told: list[object] = []
     for event in walk(places.make(tree)):
         if isinstance(event, LargeFile):
             assert event.read(0, len(LARGE)) == LARGE
             assert event.read(len(LARGE) - 3, 100) == LARGE[-3:]
             told.append((event.name, event.executable, event.size))
         else:
-            told.append(event)  # type: ignore[arg-type]
+            told.append(event)
     assert told == [
         *(OpenDirectory(b""), Symlink(b"B", b"b"), OpenDirectory(b"a")),
         *(room.File(b"x", False, b"1"), CloseDirectory(), room.File(b"b", True, b"2")),
@@ -135,7 +140,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(
     path = places.make({b"f": File(LARGE[:size])})
     file = path + b"/f"
     read, pread = os.read, os.pread
-    changed = []
+    changed: list[object] = []
 
     def once() -> None:
         if not changed:
@@ -150,8 +155,8 @@ def test_a_file_that_changes_while_it_is_read_is_named(
         once()
         return pread(descriptor, length, offset)
 
-    monkeypatch.setattr(room.os, "read", reading)
-    monkeypatch.setattr(room.os, "pread", reading_at)
+    monkeypatch.setattr(os, "read", reading)
+    monkeypatch.setattr(os, "pread", reading_at)
     before = open_descriptors()
     with pytest.raises(TreeError, match=CHANGED) as error:
         for event in walk(path):
@@ -218,10 +223,10 @@ def test_a_folder_that_is_moved_away_is_read_where_it_is(tmp_path: Path) -> None
     (tmp_path / "other").mkdir()
     (tmp_path / "other/f").write_text("wrong")
     walking = walk(os.fsencode(tmp_path / "tree"))
-    seen = [next(walking), next(walking)]
+    seen: list[Event] = [next(walking), next(walking)]
     inner.rename(tmp_path / "moved")
     (tmp_path / "tree/inner").symlink_to(tmp_path / "other")
-    seen.append(next(walking))  # type: ignore[arg-type]
+    seen.append(next(walking))
     assert seen[-1] == room.File(b"f", False, b"right")
     with pytest.raises(TreeError, match=CHANGED):
         list(walking)

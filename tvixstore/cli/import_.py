@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tvixstore.cli.app import ComposeOption
-from tvixstore.cli.copy import PLACE, Sizes
-from tvixstore.cli.storing import CaFileOption, TokenFileOption
+from tvixstore.cli.copy import Sizes
+from tvixstore.cli.storing import CaFileOption, TargetOption, TokenFileOption
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,15 +29,7 @@ _AT_ONCE: Final = 2
 
 def import_(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files or folders.")],
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar=PLACE,
-            help="Where to: a daemon's URL or a compose file. Left out: the local daemon.",
-            show_default=False,
-        ),
-    ] = None,
+    target: TargetOption = None,
     compose: ComposeOption = None,
     name: Annotated[
         str | None,

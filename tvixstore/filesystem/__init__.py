@@ -1,6 +1,22 @@
-"""Trees on disk: into a store, out of it, and hashed without one."""
+"""Trees on disk: into a store, out of it, and hashed without one; and what is inside of paths."""
 
+from tvixstore.filesystem.adding import Claims, NarAdder
+from tvixstore.filesystem.extracting import Extractor
 from tvixstore.filesystem.importing import Importer, OnProgress, Progress, nobody
+from tvixstore.filesystem.inside import Found, Inside, TreeReader, shown
 from tvixstore.filesystem.nar_hash import nar_hash
 
-__all__ = ["Importer", "OnProgress", "Progress", "nar_hash", "nobody"]
+__all__ = [
+    "Claims",
+    "Extractor",
+    "Found",
+    "Importer",
+    "Inside",
+    "NarAdder",
+    "OnProgress",
+    "Progress",
+    "TreeReader",
+    "nar_hash",
+    "nobody",
+    "shown",
+]
