@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tvixstore.blob import BlobService
 from tvixstore.castore import SizeRule
 from tvixstore.compose import Config, load_document, load_file, load_text
 from tvixstore.compose.composition import Composition
 from tvixstore.directory import DirectoryService
-from tvixstore.filesystem import Importer, OnProgress, nar_hash, nobody
+from tvixstore.filesystem import (
+    Claims,
+    Extractor,
+    Found,
+    Importer,
+    Inside,
+    NarAdder,
+    OnProgress,
+    TreeReader,
+    nar_hash,
+    nobody,
+)
 from tvixstore.nar import NarIdentity
+from tvixstore.nix import StorePath
 from tvixstore.pathinfo import PathInfo, PathInfoService
 from tvixstore.pools import Pools
+from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
 
 if TYPE_CHECKING:
     from os import PathLike
+
+# A store path, or what is inside of one, as `/nix/store/<32 digits>-<name>/bin/hello`.
+Place: TypeAlias = "StorePath | str | bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +112,55 @@ async def import_path(
         return await importer.add(path, name=name, flat=flat)
 
 
+async def extract(
+    store: Store,
+    path: Place,
+    target: str | bytes | PathLike[str],
+    link: bool,
+    progress: OnProgress | None,
+) -> None:
+    """See `tvixstore.extract`."""
+    async with _at_work(store) as (content, pools):
+        node = await TreeReader(store.path_infos, content).find(_inside(path))
+        await Extractor(content, pools, link, progress or nobody).put(node, target)
+
+
+def list_path(store: Store, path: Place, recursive: bool) -> AsyncGenerator[Found, None]:
+    """See `tvixstore.list_path`."""
+    return _reader(store).list(_inside(path), recursive=recursive)
+
+
+async def open_file(store: Store, path: Place, offset: int, length: int | None) -> ByteStream:
+    """See `tvixstore.open_file`."""
+    return await _reader(store).open_file(_inside(path), offset, length)
+
+
+async def open_nar(store: Store, path: Place) -> ByteStream:
+    """See `tvixstore.open_nar`."""
+    return await _reader(store).open_nar(_inside(path))
+
+
+async def add_nar(store: Store, source: AsyncIterable[bytes], claims: Claims) -> PathInfo:
+    """See `tvixstore.add_nar`."""
+    async with _at_work(store) as (content, pools):
+        with TemporaryDirectory(prefix="tvixstore-") as spool:
+            adder = NarAdder(content, store.path_infos, pools, Path(spool), store.sizes)
+            return await adder.add(source, "the NAR", claims)
+
+
 async def hash_path(path: str | bytes | PathLike[str]) -> NarIdentity:
     """See `tvixstore.nar_hash`."""
     with _threads() as pools:
         return await nar_hash(path, pools)
+
+
+def _reader(store: Store) -> TreeReader:
+    content = store.content or Content(store.blobs, store.directories)
+    return TreeReader(store.path_infos, content)
+
+
+def _inside(path: Place) -> Inside:
+    return Inside(path) if isinstance(path, StorePath) else Inside.parse(path)
 
 
 @asynccontextmanager

@@ -68,8 +68,9 @@ class Extractor:
             raise TreeError(place, "cannot become a store path: name a new folder")
         async with self.content.keeping(node):
             items = await self._items(node, Spot((), name))
-            placing = await self.pools.files.run(Placing, top)
+            placing = Placing(top)
             try:
+                await self.pools.files.run(placing.open)
                 await _Extraction(self, placing, place).run(items)
             finally:
                 placing.close()
@@ -197,9 +198,12 @@ class _Extraction:
         stream = await self._blobs.open_read(node.digest, size=node.size)
         if stream is None:
             raise Incomplete(f"blob {node.digest} is missing", node.digest.raw)
+        # Also of a thread that nobody waited for to the end.
+        begun: list[OpenFile] = []
         async with stream:
-            opened = await self._by_hand(Hand.begin, spot, node)
             try:
+                await self._by_hand(_begin, spot, node, begun)
+                (opened,) = begun
                 parts: list[bytes] = []
                 held = size = 0
                 async for part in stream:
@@ -214,7 +218,8 @@ class _Extraction:
                 await self._files.run(_write_all, opened, parts)
                 await self._files.run(opened.finish)
             finally:
-                opened.close()
+                for each in begun:
+                    each.close()
         self._written += node.size
 
     async def _by_hand(self, work: Callable[..., Result], *arguments: object) -> Result:
@@ -245,6 +250,10 @@ def _prepare(hand: Hand, batch: Sequence[_Item], fresh: bool) -> list[_FileItem]
         elif not isinstance(node, DirectoryNode):
             hand.link(spot, node.target)
     return missing
+
+
+def _begin(hand: Hand, spot: Spot, node: FileNode, begun: list[OpenFile]) -> None:
+    begun.append(hand.begin(spot, node))
 
 
 def _write(hand: Hand, files: Sequence[_FileItem], contents: dict[Digest, bytes]) -> None:

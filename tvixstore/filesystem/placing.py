@@ -34,7 +34,8 @@ _NO_NAMELESS: Final = frozenset(
     {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS}
 )
 # What a file is called that is not complete, where it has to have a name.
-_PARTIAL: Final = re.compile(rb"\.tvixstore-partial-[0-9a-f]{32}")
+# The first half of the digits is the same for all files of one extraction.
+_PARTIAL: Final = re.compile(rb"\.tvixstore-partial-([0-9a-f]{16})[0-9a-f]{16}")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_BYTES: Final = 1 << 20
 
@@ -51,28 +52,38 @@ class Spot:
 
 
 class Placing:
-    """Puts things below the folder `top`, in any number of threads. To be closed after them."""
+    """Puts things below the folder `top`, in any number of threads, once one has called `open`.
+
+    To be closed after them.
+    """
 
     def __init__(self, top: bytes) -> None:
         self._top = top
+        self._token = secrets.token_hex(8).encode()
+        self._descriptor: int | None = None
+
+    def open(self) -> None:
         try:
-            self._descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._descriptor = os.open(self._top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise _failed(top, error) from error
+            raise _failed(self._top, error) from error
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
     def hand(self) -> Hand:
         """What one thread works with. To be closed by it."""
-        return Hand(self._top, self._descriptor)
+        assert self._descriptor is not None
+        return Hand(self._top, self._descriptor, self._token)
 
 
 class Hand:
     """Keeps the folders open that lead to where it put something last."""
 
-    def __init__(self, top: bytes, descriptor: int) -> None:
+    def __init__(self, top: bytes, descriptor: int, token: bytes) -> None:
         self._top = top
+        self._token = token
         self._names: list[bytes] = []
         self._descriptors = [descriptor]
 
@@ -83,22 +94,28 @@ class Hand:
     def folder(self, spot: Spot, directory: Directory) -> None:
         """A folder. One that is there already may have nothing that `directory` has not."""
         at = self._go(spot.way)
-        if _made_folder(spot.name, at):
-            return
+        try:
+            if _made_folder(spot.name, at):
+                return
+        except OSError as error:
+            raise _failed(self._path(spot), error) from error
         self._go((*spot.way, spot.name))
         ours = {name for name, _ in directory}
-        for entry in os.scandir(self._descriptors[-1]):
-            name = os.fsencode(entry.name)
-            if name in ours:
-                continue
-            if _PARTIAL.fullmatch(name) and entry.is_file(follow_symlinks=False):
-                # Of an extraction that was broken off.
-                os.unlink(name, dir_fd=self._descriptors[-1])
-                continue
-            raise TreeError(
-                self._path(spot) + b"/" + name,
-                "is there, and not in what is to be put there: choose another place",
-            )
+        with os.scandir(self._descriptors[-1]) as entries:
+            others = [entry for entry in entries if os.fsencode(entry.name) not in ours]
+            for entry in others:
+                name = os.fsencode(entry.name)
+                partial = _PARTIAL.fullmatch(name)
+                if partial is not None and entry.is_file(follow_symlinks=False):
+                    if partial[1] == self._token:
+                        continue
+                    # Of an extraction that was broken off.
+                    os.unlink(name, dir_fd=self._descriptors[-1])
+                    continue
+                raise TreeError(
+                    self._path(spot) + b"/" + name,
+                    "is there, and not in what is to be put there: choose another place",
+                )
 
     def link(self, spot: Spot, target: bytes) -> None:
         at = self._go(spot.way)
@@ -120,7 +137,7 @@ class Hand:
         """One whose contents are to be written."""
         at = self._go(spot.way)
         try:
-            return OpenFile(self._path(spot), at, spot.name, node)
+            return OpenFile(self._path(spot), at, spot.name, node, self._token)
         except OSError as error:
             raise _failed(self._path(spot), error) from error
 
@@ -199,12 +216,13 @@ class Hand:
 class OpenFile:
     """A file that nobody sees before `finish`; leaving it without leaves nothing."""
 
-    def __init__(self, path: bytes, folder: int, name: bytes, node: FileNode) -> None:
+    def __init__(self, path: bytes, folder: int, name: bytes, node: FileNode, token: bytes) -> None:
         self._path = path
         # Its own, since whoever opened it goes on to others.
         self._folder = os.dup(folder)
         self._name = name
         self._mode = _EXECUTABLE_MODE if node.executable else _FILE_MODE
+        self._token = token
         self._partial: bytes | None = None
         try:
             self._descriptor = self._open()
@@ -268,7 +286,7 @@ class OpenFile:
         except OSError as error:
             if error.errno not in _NO_NAMELESS:
                 raise
-        name = b".tvixstore-partial-" + secrets.token_hex(16).encode()
+        name = b".tvixstore-partial-%b%b" % (self._token, secrets.token_hex(8).encode())
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o600, dir_fd=self._folder)
         self._partial = name
