@@ -117,8 +117,10 @@ class GrpcBlobService(BlobService):
         try:
             for begin in range(0, len(asked), _ASKED):
                 part = asked[begin : begin + _ASKED]
-                lacking.update(await self._peer.ask(LACKING_BLOBS, part) or ())
-            return lacking.intersection(asked)
+                answer = await self._peer.ask(LACKING_BLOBS, part)
+                # Whatever else it names was not asked of.
+                lacking.update(part if answer is None else set(answer).intersection(part))
+            return lacking
         except Unimplemented:
             pass
         there = await together(self.has, digests)
@@ -149,7 +151,8 @@ class GrpcBlobService(BlobService):
         """In one call, where the peer knows that. Raises `Unimplemented`."""
         digests: list[Digest] = []
         for batch in _batches(blobs):
-            digests += await self._peer.tell(PUT_BLOBS, batch, patient=True)
+            stored = await self._peer.tell(PUT_BLOBS, batch, patient=True)
+            digests += stored
         expected = [Digest.of(data) for data in blobs]
         if digests != expected:
             raise CorruptData(f"{self._peer.name} says that it stored other blobs than were sent")
