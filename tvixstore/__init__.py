@@ -8,7 +8,7 @@ Importing this costs nothing: what is behind `open` is imported when it is calle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,29 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from tvixstore.activity import Progress
+    from tvixstore.castore import Node
+    from tvixstore.filesystem import Claims, TreeProgress
     from tvixstore.library import Store
+    from tvixstore.nar import NarIdentity
+    from tvixstore.nix import StorePath
+    from tvixstore.pathinfo import PathInfo
+    from tvixstore.streams import ByteStream
 
-__all__ = ["Progress", "Store", "__version__", "loads", "open", "progress"]
+__all__ = [
+    "Progress",
+    "Store",
+    "__version__",
+    "add_nar",
+    "extract",
+    "import_path",
+    "list_path",
+    "loads",
+    "nar_hash",
+    "open",
+    "open_file",
+    "open_nar",
+    "progress",
+]
 
 __version__ = "0.1.0"
 
@@ -61,6 +81,94 @@ def progress(
     from tvixstore.activity import watching
 
     return watching(callback, every)
+
+
+async def import_path(
+    store: Store,
+    path: str | bytes | PathLike[str],
+    *,
+    name: str | None = None,
+    flat: bool = False,
+    progress: Callable[[TreeProgress], None] | None = None,
+) -> PathInfo:
+    """Takes the tree at `path` into `store`, and returns the path info that is there now.
+
+    Its store path is that of `nix-store --add`, or with `flat`, for a file alone, that of
+    `nix-store --add-fixed sha256`; its name is the file's, or `name`. Content that is there is not
+    sent again. `progress` is called in the event loop, now and then, with sums so far. Raises
+    `TreeError`, which names the file, for what cannot be taken; no path info is put then.
+    """
+    from tvixstore.library import import_path
+
+    return await import_path(store, path, name, flat, progress)
+
+
+async def extract(
+    store: Store,
+    path: StorePath | str | bytes,
+    target: str | bytes | PathLike[str],
+    *,
+    link: bool = False,
+    progress: Callable[[TreeProgress], None] | None = None,
+) -> None:
+    """Has `target`, whose parent is there, become what is at `path`: a store path, or inside one.
+
+    Nothing is written over what exists: what is right stays, so that calling this again finishes
+    what was broken off; anything else raises `TreeError`. With `link`, equal files share their
+    contents, by reflinks or else as hard links. Raises `AbsentPath` for what is nowhere.
+    """
+    from tvixstore.library import extract
+
+    await extract(store, path, target, link, progress)
+
+
+def list_path(
+    store: Store, path: StorePath | str | bytes, *, recursive: bool = False
+) -> AsyncGenerator[tuple[bytes, Node], None]:
+    """Names and nodes of what the folder at `path` holds; with `recursive`, of all below it.
+
+    What is no folder is told of itself, without a name. Whoever stops early closes the generator.
+    """
+    from tvixstore.library import list_path
+
+    return list_path(store, path, recursive)
+
+
+async def open_file(
+    store: Store, path: StorePath | str | bytes, offset: int = 0, length: int | None = None
+) -> ByteStream:
+    """The bytes of the file at `path` from `offset`, at most `length` of them.
+
+    Fetches the Directories on the way, and that file. Raises `AbsentPath` where nothing is, and
+    `InvalidData` where something else is. Whoever stops reading closes the stream.
+    """
+    from tvixstore.library import open_file
+
+    return await open_file(store, path, offset, length)
+
+
+async def open_nar(store: Store, path: StorePath | str | bytes) -> ByteStream:
+    """The NAR of the store path `path` as it becomes available, or of what is inside of one."""
+    from tvixstore.library import open_nar
+
+    return await open_nar(store, path)
+
+
+async def add_nar(store: Store, source: AsyncIterable[bytes], claims: Claims) -> PathInfo:
+    """Takes the NAR that `source` gives, compressed or not, into `store`.
+
+    `claims` say what it is of; raises `InvalidData` where it is not what they say.
+    """
+    from tvixstore.library import add_nar
+
+    return await add_nar(store, source, claims)
+
+
+async def nar_hash(path: str | bytes | PathLike[str]) -> NarIdentity:
+    """`size` and `sha256` of the NAR of the tree at `path`, without any store."""
+    from tvixstore.library import hash_path
+
+    return await hash_path(path)
 
 
 if not TYPE_CHECKING:

@@ -21,6 +21,18 @@ class TooLong(InvalidData):
     """The caller's input is longer than input of its kind may be."""
 
 
+class TreeError(InvalidData):
+    """A tree on disk that cannot be taken as it is, or a place on disk where none can be put.
+
+    `path` is what it is about: the file that changed while it was read, or that is in the way.
+    """
+
+    def __init__(self, path: bytes, what: str) -> None:
+        text = path.decode(errors="backslashreplace")
+        super().__init__(f"{text if text.isprintable() else ascii(text)} {what}")
+        self.path = path
+
+
 class CorruptData(StoreError):
     """What a store or an upstream holds is wrong, or cannot be trusted: a hash that differs."""
 

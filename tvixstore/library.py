@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+)
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tvixstore.blob import BlobService
+from tvixstore.castore import SizeRule
 from tvixstore.compose import Config, load_document, load_file, load_text
 from tvixstore.compose.composition import Composition
 from tvixstore.directory import DirectoryService
-from tvixstore.pathinfo import PathInfoService
+from tvixstore.filesystem import (
+    Claims,
+    Extractor,
+    Found,
+    Importer,
+    Inside,
+    NarAdder,
+    OnProgress,
+    TreeReader,
+    nar_hash,
+    nobody,
+)
+from tvixstore.nar import NarIdentity
+from tvixstore.nix import StorePath
+from tvixstore.pathinfo import PathInfo, PathInfoService
+from tvixstore.pools import Pools
+from tvixstore.streams import ByteStream
+from tvixstore.tree import Content
 
 if TYPE_CHECKING:
     from os import PathLike
+
+# A store path, or what is inside of one, as `/nix/store/<32 digits>-<name>/bin/hello`.
+Place: TypeAlias = "StorePath | str | bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +57,11 @@ class Store:
     path_infos: PathInfoService
     # Has every `negative` node of the composition forget what it remembers as absent.
     forget_absences: Callable[[], None] = lambda: None
+    # What holds `blobs` and `directories` together, the threads of the composition, and how its
+    # Directories state their sizes: for `import_path` and its like.
+    content: Content | None = field(default=None, repr=False)
+    pools: Pools | None = field(default=None, repr=False)
+    sizes: SizeRule = field(default=SizeRule.DOCUMENTED, repr=False)
 
 
 @asynccontextmanager
@@ -59,4 +93,91 @@ async def _running(config: Config) -> AsyncIterator[Store]:
             composition.content.directories,
             composition.path_infos,
             composition.forget_absences,
+            composition.content,
+            composition.pools,
+            SizeRule(config.daemon.directory_sizes),
         )
+
+
+async def import_path(
+    store: Store,
+    path: str | bytes | PathLike[str],
+    name: str | None,
+    flat: bool,
+    progress: OnProgress | None,
+) -> PathInfo:
+    """See `tvixstore.import_path`."""
+    async with _at_work(store) as (content, pools):
+        importer = Importer(content, store.path_infos, pools, store.sizes, progress or nobody)
+        return await importer.add(path, name=name, flat=flat)
+
+
+async def extract(
+    store: Store,
+    path: Place,
+    target: str | bytes | PathLike[str],
+    link: bool,
+    progress: OnProgress | None,
+) -> None:
+    """See `tvixstore.extract`."""
+    async with _at_work(store) as (content, pools):
+        node = await TreeReader(store.path_infos, content).find(_inside(path))
+        await Extractor(content, pools, link, progress or nobody).put(node, target)
+
+
+def list_path(store: Store, path: Place, recursive: bool) -> AsyncGenerator[Found, None]:
+    """See `tvixstore.list_path`."""
+    return _reader(store).list(_inside(path), recursive=recursive)
+
+
+async def open_file(store: Store, path: Place, offset: int, length: int | None) -> ByteStream:
+    """See `tvixstore.open_file`."""
+    return await _reader(store).open_file(_inside(path), offset, length)
+
+
+async def open_nar(store: Store, path: Place) -> ByteStream:
+    """See `tvixstore.open_nar`."""
+    return await _reader(store).open_nar(_inside(path))
+
+
+async def add_nar(store: Store, source: AsyncIterable[bytes], claims: Claims) -> PathInfo:
+    """See `tvixstore.add_nar`."""
+    async with _at_work(store) as (content, pools):
+        with TemporaryDirectory(prefix="tvixstore-") as spool:
+            adder = NarAdder(content, store.path_infos, pools, Path(spool), store.sizes)
+            return await adder.add(source, "the NAR", claims)
+
+
+async def hash_path(path: str | bytes | PathLike[str]) -> NarIdentity:
+    """See `tvixstore.nar_hash`."""
+    with _threads() as pools:
+        return await nar_hash(path, pools)
+
+
+def _reader(store: Store) -> TreeReader:
+    content = store.content or Content(store.blobs, store.directories)
+    return TreeReader(store.path_infos, content)
+
+
+def _inside(path: Place) -> Inside:
+    return Inside(path) if isinstance(path, StorePath) else Inside.parse(path)
+
+
+@asynccontextmanager
+async def _at_work(store: Store) -> AsyncIterator[tuple[Content, Pools]]:
+    """What a store that was put together by hand need not have."""
+    content = store.content or Content(store.blobs, store.directories)
+    if store.pools is not None:
+        yield content, store.pools
+        return
+    with _threads() as pools:
+        yield content, pools
+
+
+@contextmanager
+def _threads() -> Iterator[Pools]:
+    pools = Pools(dns=1)
+    try:
+        yield pools
+    finally:
+        pools.close()

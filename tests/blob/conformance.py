@@ -182,6 +182,15 @@ async def check_readers_do_not_disturb_each_other(service: BlobService) -> None:
     assert parts == [data[offset:] for offset in offsets]
 
 
+async def check_what_is_lacking_is_what_is_not_there(service: BlobService) -> None:
+    there = [await service.put(noise(size, seed=12)) for size in (0, 10, 600_000)]
+    absent = [Digest.of(noise(size, seed=13)) for size in (10, 600_000)]
+    assert await service.lacking([]) == set()
+    lacking = await service.lacking([*there, *absent, *there, *absent])
+    # A cache lacks what only far has.
+    assert lacking in (set(absent), {*absent, *there[1:]})
+
+
 async def check_a_stream_may_be_left_at_any_time(service: BlobService) -> None:
     data = noise(3_000_000, seed=10)
     digest = await service.put(data)
@@ -235,6 +244,7 @@ CHECKS: dict[str, Check] = {
         check_boundaries_never_change_the_bytes,
         check_many_are_put_in_order,
         check_the_same_blob_may_be_written_many_times_at_once,
+        check_what_is_lacking_is_what_is_not_there,
         check_readers_do_not_disturb_each_other,
         check_a_stream_may_be_left_at_any_time,
         check_a_cancelled_writer_leaves_nothing,

@@ -27,6 +27,7 @@ SERVICES = {
     "tvixstore.v1.Admin",
     "tvixstore.v1.Insight",
     "tvixstore.v1.Proxy",
+    "tvixstore.v1.Blobs",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

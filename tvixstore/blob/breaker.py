@@ -47,5 +47,8 @@ class BreakerBlobService(BlobWrapper):
     async def put(self, data: bytes) -> Digest:
         return await self.breaker.run(lambda: self.inner.put(data), download=True)
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self.breaker.run(lambda: self.inner.lacking(digests), download=True)
+
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         return await self.breaker.run(lambda: self.inner.put_many(blobs), download=True)

@@ -82,6 +82,10 @@ class CachedBlobService(BlobService):
             raise _unknown(failure)
         return False
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        # Near is what is written to.
+        return await self.near.lacking(digests)
+
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
         if digest == EMPTY_DIGEST:
             return []

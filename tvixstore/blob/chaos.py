@@ -22,6 +22,9 @@ class ChaosBlobService(BlobWrapper):
         outcome = await self.chaos.meet("absent")
         return outcome.kind != "absent" and await self.inner.has(digest)
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await BlobService.lacking(self, digests)
+
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
         outcome = await self.chaos.meet("absent", "truncate", "corrupt")
         if outcome.kind == "absent":

@@ -27,6 +27,10 @@ class LimitBlobService(BlobWrapper):
         async with self.limit.held():
             return await self.inner.chunks(digest)
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        async with self.limit.held():
+            return await self.inner.lacking(digests)
+
     async def open_read(
         self,
         digest: Digest,

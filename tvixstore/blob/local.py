@@ -106,6 +106,14 @@ class LocalBlobService(BlobService):
             or await self._lists.has(digest)
         )
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        wanted = [digest for digest in dict.fromkeys(digests) if digest != EMPTY_DIGEST]
+        await self._store.hold([digest.raw for digest in wanted])
+        for table in (self._store.index, self._lists.table):
+            rows = await table.get_many([digest.raw for digest in wanted])
+            wanted = [digest for digest, row in zip(wanted, rows, strict=True) if row is None]
+        return set(wanted)
+
     async def read(self, digest: Digest, size: int | None = None) -> bytes | None:
         if digest == EMPTY_DIGEST:
             return b""

@@ -22,6 +22,9 @@ class MeteredBlobService(BlobWrapper):
     async def has(self, digest: Digest) -> bool:
         return await observed(self.meter, "has", self.inner.has(digest), lambda answer: not answer)
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await observed(self.meter, "lacking", self.inner.lacking(digests))
+
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
         return await observed(self.meter, "chunks", self.inner.chunks(digest))
 

@@ -45,5 +45,8 @@ class RetryBlobService(BlobWrapper):
     async def put(self, data: bytes) -> Digest:
         return await self.retry.run(lambda: self.inner.put(data))
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self.retry.run(lambda: self.inner.lacking(digests))
+
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         return await self.retry.run(lambda: self.inner.put_many(blobs))

@@ -83,6 +83,13 @@ class BlobService(ABC):
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
         """The blob's chunks in order; `[]` if there is nothing more granular; `None` if absent."""
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        """Those of `digests` that whoever stores their blobs here has to write.
+
+        A backend may look many up in one go. What is not lacking stays for as long as what is put.
+        """
+        return {digest for digest in digests if not await self.has(digest)}
+
     async def read(self, digest: Digest, size: int | None = None) -> bytes | None:
         """The whole blob in memory, verified, or `None` if it is absent: for small ones."""
         if (stream := await self.open_read(digest, size=size)) is None:

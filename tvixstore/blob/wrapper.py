@@ -19,6 +19,9 @@ class BlobWrapper(BlobService):
     async def has(self, digest: Digest) -> bool:
         return await self.inner.has(digest)
 
+    async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        return await self.inner.lacking(digests)
+
     async def open_read(
         self,
         digest: Digest,

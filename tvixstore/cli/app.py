@@ -115,9 +115,16 @@ def show(file: ComposeArgument = None) -> None:
 
 def _register() -> None:
     """The commands that have a file of their own; they use what is above."""
+    from tvixstore.cli.add_nar import add_nar
+    from tvixstore.cli.cat import cat
     from tvixstore.cli.copy import copy
     from tvixstore.cli.explain import explain
+    from tvixstore.cli.extract import extract
+    from tvixstore.cli.import_ import import_
     from tvixstore.cli.info import info
+    from tvixstore.cli.ls import ls
+    from tvixstore.cli.nar import nar
+    from tvixstore.cli.nar_hash import nar_hash
     from tvixstore.cli.pins import pin, pins, unpin
     from tvixstore.cli.top import top
     from tvixstore.cli.verify import verify
@@ -126,6 +133,13 @@ def _register() -> None:
     app.command()(info)
     app.command()(top)
     app.command()(explain)
+    app.command("import")(import_)
+    app.command()(nar_hash)
+    app.command()(nar)
+    app.command()(ls)
+    app.command()(cat)
+    app.command()(extract)
+    app.command()(add_nar)
     for command in (pin, unpin, pins, verify):
         app.command()(command)
 

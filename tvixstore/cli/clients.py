@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+from tvixstore.castore import SizeRule
 from tvixstore.cli.places import ComposePlace, DaemonPlace, daemon_url
 from tvixstore.errors import ConfigError, StateInUse
 
@@ -84,7 +85,12 @@ async def _open_composition(config: Config) -> AsyncIterator[Client]:
         ) from error
     async with composition:
         content = composition.content
-        store = Store(content.blobs, content.directories, composition.path_infos)
+        store = Store(
+            *(content.blobs, content.directories, composition.path_infos),
+            content=content,
+            pools=composition.pools,
+            sizes=SizeRule(config.daemon.directory_sizes),
+        )
         yield Client(config.name, store, content, composition.pools, composition=composition)
 
 
@@ -108,7 +114,11 @@ async def _open_daemon(place: DaemonPlace, credentials: Credentials) -> AsyncIte
         # What is read from it is not to be ingested into it.
         fills = workshop.fills(keeping=False)
         path_infos = GrpcPathInfoService(peer, content, fills)
-        store = Store(content.blobs, content.directories, path_infos)
+        store = Store(
+            *(content.blobs, content.directories, path_infos),
+            content=content,
+            pools=workshop.pools,
+        )
         yield Client(str(place), store, content, workshop.pools, peer=peer)
 
 

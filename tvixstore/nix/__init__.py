@@ -6,7 +6,7 @@ from tvixstore.nix.hashes import NixHash
 from tvixstore.nix.narinfo import NarInfo
 from tvixstore.nix.realisation import BuildTrace, Realisation
 from tvixstore.nix.signature import KeyRing, PublicKey, SecretKey, Signature, fingerprint
-from tvixstore.nix.store_path import STORE_DIR, StorePath
+from tvixstore.nix.store_path import STORE_DIR, StorePath, check_new_name
 
 __all__ = [
     "STORE_DIR",
@@ -20,6 +20,7 @@ __all__ = [
     "SecretKey",
     "Signature",
     "StorePath",
+    "check_new_name",
     "fingerprint",
     "hash_modulo",
     "nixbase32",

@@ -21,6 +21,7 @@ from tvixstore.errors import (
     StorageFull,
     StoreError,
     TooLong,
+    TreeError,
     Unavailable,
     Unreachable,
     Unsupported,
@@ -41,6 +42,7 @@ RETRIED: Mapping[type[StoreError], bool] = {
     # The same input is as wrong the next time.
     InvalidData: False,
     TooLong: False,
+    TreeError: False,
     # Whoever lies or has lost something goes on doing so; somebody else may have it right.
     CorruptData: False,
     Untrusted: False,

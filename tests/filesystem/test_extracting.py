@@ -1,0 +1,258 @@
+"""Trees out of a store onto disk: as they were, whole, and over nothing that is there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.filesystem.places import HAND_MADE, LARGE, Nix, few_pools
+from tests.nar.trees import File, Link, Tree, memory, nar_of, read_in, store, trees, write_out
+from tvixstore.castore import Digest, FileNode
+from tvixstore.errors import Incomplete, TreeError
+from tvixstore.filesystem import Extractor, TreeProgress
+from tvixstore.filesystem import placing as room
+from tvixstore.pools import Pools
+
+IN_THE_WAY = "is there already, and something else: nothing is written over it"
+MANY: dict[bytes, Tree] = {
+    b"d%d" % folder: {b"f%d" % file: File(b"%d %d" % (folder, file % 3)) for file in range(60)}
+    for folder in range(30)
+}
+
+
+class Disk:
+    """Trees in memory, put into a folder."""
+
+    def __init__(self, folder: Path, pools: Pools) -> None:
+        self.content = memory()
+        self.told: list[TreeProgress] = []
+        self.path = os.fsencode(folder) + b"/out"
+        self._pools = pools
+
+    def is_there(self) -> bool:
+        return os.path.lexists(self.path)
+
+    async def extract(self, tree: Tree, *, link: bool = False) -> None:
+        extractor = Extractor(self.content, self._pools, link, self.told.append)
+        await extractor.put(await store(self.content, tree), self.path)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, pools: Pools) -> Disk:
+    return Disk(tmp_path, pools)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("tree", HAND_MADE)
+async def test_a_tree_comes_out_as_it_went_in(disk: Disk, tree: Tree, link: bool) -> None:
+    await disk.extract(tree, link=link)
+    assert read_in(disk.path) == tree
+    # Again, where all of it is.
+    before = os.lstat(disk.path)
+    await disk.extract(tree, link=link)
+    assert read_in(disk.path) == tree and os.lstat(disk.path) == before
+    assert disk.told[-1].sent == 0, "nothing was written"
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=trees)
+async def test_any_tree_comes_out_as_it_went_in(
+    tmp_path_factory: pytest.TempPathFactory, tree: Tree
+) -> None:
+    with few_pools() as pools:
+        disk = Disk(tmp_path_factory.mktemp("any"), pools)
+        await disk.extract(tree)
+        assert read_in(disk.path) == tree
+
+
+@pytest.mark.nix
+async def test_modes_are_those_that_nix_restores(disk: Disk, nix: Nix, tmp_path: Path) -> None:
+    tree: Tree = {b"d": {b"x": File(b"1", True)}, b"f": File(LARGE), b"l": Link(b"f")}
+    mask = os.umask(0o077)
+    try:
+        await disk.extract(tree)
+        nix.run("nix-store", "--restore", tmp_path / "theirs", data=nar_of(tree))
+    finally:
+        os.umask(mask)
+    for name in (b"", b"/d", b"/d/x", b"/f", b"/l"):
+        ours = os.lstat(disk.path + name)
+        assert ours.st_mode == os.lstat(os.fsencode(tmp_path) + b"/theirs" + name).st_mode
+    assert stat.S_IMODE(os.lstat(disk.path + b"/f").st_mode) == 0o644
+
+
+OTHERS: list[Tree] = [File(b"other"), File(b"right", True), Link(b"x"), {}, {b"x": File(b"")}]
+
+
+@pytest.mark.parametrize("there", OTHERS)
+@pytest.mark.parametrize(
+    "tree",
+    [
+        File(b"right"),
+        Link(b"y"),
+        {b"in": {b"side": File(b"right")}},
+        {b"in": {b"side": Link(b"y")}},
+        {b"in": {b"side": {b"deep": File(b"1")}}},
+    ],
+)
+async def test_nothing_is_written_over_what_is_there(disk: Disk, tree: Tree, there: Tree) -> None:
+    if isinstance(tree, dict):
+        write_out({b"in": {b"side": there}}, disk.path)
+        wanted, spot = tree[b"in"], disk.path + b"/in/side"
+        assert isinstance(wanted, dict)
+        if there == {} and isinstance(wanted[b"side"], dict):
+            pytest.skip("that is only the beginning of it")
+    else:
+        write_out(there, disk.path)
+        spot = disk.path
+    with pytest.raises(TreeError) as error:
+        await disk.extract(tree)
+    assert error.value.path.startswith(spot)
+    assert read_in(spot) == there
+
+
+async def test_what_is_in_a_folder_and_not_in_the_path_is_in_the_way(disk: Disk) -> None:
+    os.mkdir(disk.path)
+    write_out(File(b"mine"), disk.path + b"/mine")
+    with pytest.raises(TreeError, match="out/mine is there, and not in what is to be put there"):
+        await disk.extract({b"a": File(b"1")})
+    assert read_in(disk.path) == {b"mine": File(b"mine")}
+
+
+async def test_a_link_does_not_lead_out_of_the_folder(disk: Disk, tmp_path: Path) -> None:
+    elsewhere = os.fsencode(tmp_path) + b"/elsewhere"
+    os.mkdir(elsewhere)
+    os.mkdir(disk.path)
+    os.symlink(elsewhere, disk.path + b"/d")
+    with pytest.raises(TreeError, match=f"out/d {IN_THE_WAY}"):
+        await disk.extract({b"d": {b"f": File(b"1")}})
+    assert os.listdir(elsewhere) == []
+
+
+async def test_a_file_that_comes_up_meanwhile_stays(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = room._name
+
+    def late(descriptor: int, called: bytes, folder: int) -> None:
+        write_out(File(b"quicker"), disk.path)
+        name(descriptor, called, folder)
+
+    monkeypatch.setattr(room, "_name", late)
+    with pytest.raises(TreeError, match=IN_THE_WAY):
+        await disk.extract(File(b"slower"))
+    assert read_in(disk.path) == File(b"quicker")
+
+
+@pytest.mark.parametrize("target", ["none/out", "file/out"])
+async def test_what_it_goes_into_has_to_be_there(tmp_path: Path, pools: Pools, target: str) -> None:
+    os.mknod(tmp_path / "file")
+    content = memory()
+    with pytest.raises(TreeError, match="cannot be written|is there already"):
+        await Extractor(content, pools).put(await store(content, {}), tmp_path / target)
+
+
+async def test_a_name_that_is_too_long_here_is_told(tmp_path: Path, pools: Pools) -> None:
+    content = memory()
+    node = await store(content, {b"l": Link(b"t" * 4095)})
+    target = tmp_path / ("n" * 256)
+    with pytest.raises(TreeError, match="cannot be written: File name too long"):
+        await Extractor(content, pools).put(node, target)
+
+
+async def test_content_that_is_missing_is_no_file(disk: Disk, pools: Pools) -> None:
+    for size in (10, 5_000_000):
+        node = FileNode(Digest.of(b"nowhere"), size)
+        with pytest.raises(Incomplete, match="is missing"):
+            await Extractor(disk.content, pools).put(node, disk.path)
+        assert not disk.is_there()
+
+
+async def test_equal_files_are_one_where_that_is_wanted(disk: Disk) -> None:
+    tree: Tree = {
+        b"a": {b"1": File(b"same"), b"2": File(b"same", True)},
+        b"b": {b"1": File(b"same"), b"2": File(b"same", True), b"3": File(b"")},
+        b"c": File(LARGE),
+        b"d": File(LARGE),
+    }
+    await disk.extract(tree, link=True)
+    assert read_in(disk.path) == tree
+    assert disk.told[-1].files == 7
+    # As hard links, or by reflinks where the file system has those.
+    inodes = {os.stat(disk.path + name).st_ino for name in (b"/a/1", b"/b/1", b"/a/2", b"/b/2")}
+    assert len(inodes) in (2, 4)
+
+
+async def test_more_links_than_a_file_can_have_are_copies(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room.Hand, "_linked", lambda *_: False)
+    tree: Tree = {b"a": File(LARGE), b"b": File(LARGE)}
+    await disk.extract(tree, link=True)
+    assert read_in(disk.path) == tree
+
+
+def without_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def refusing(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not on this file system")
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refusing)
+
+
+async def test_a_file_system_without_nameless_files_will_do(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_nameless_files(monkeypatch)
+    tree: Tree = {b"d": {b"x": File(b"1", True)}, b"f": File(LARGE)}
+    await disk.extract(tree)
+    assert read_in(disk.path) == tree
+    # What a kill would leave there is cleared away by whoever begins again.
+    for name in (b"/.tvixstore-partial-", b"/d/.tvixstore-partial-"):
+        write_out(File(b"half"), disk.path + name + b"0" * 32)
+    await disk.extract(tree)
+    assert read_in(disk.path) == tree
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+async def test_broken_off_anywhere_and_repeated_it_finishes(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, nameless: bool
+) -> None:
+    if not nameless:
+        without_nameless_files(monkeypatch)
+    tree: Tree = {**MANY, b"large": File(LARGE * 3)}
+    chance = random.Random(7)
+    broken = 0
+    for _ in range(8):
+        task = asyncio.create_task(disk.extract(tree))
+        for _ in range(chance.randrange(300)):
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        broken += task.cancelled()
+        if disk.is_there():
+            check_part(disk.path, tree)
+    assert broken
+    await disk.extract(tree)
+    assert read_in(disk.path) == tree
+
+
+def check_part(path: bytes, tree: Tree) -> None:
+    """Whatever is there is whole."""
+    if not isinstance(tree, dict):
+        assert read_in(path) == tree
+        return
+    for name in os.listdir(path):
+        assert name in tree, name
+        check_part(path + b"/" + name, tree[name])

@@ -1,0 +1,71 @@
+"""Trees on disk as the real Nix sees them: the same paths, hashes and archives."""
+
+from __future__ import annotations
+
+import base64
+import email
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.filesystem.places import HAND_MADE, LARGE, Nix, Places, Shelf, few_pools, sha256
+from tests.nar.trees import File, Tree, trees
+from tvixstore.filesystem import nar_hash
+from tvixstore.nar import render
+from tvixstore.nix import nixbase32
+from tvixstore.pools import Pools
+
+pytestmark = pytest.mark.nix
+
+# Each example starts two processes.
+few = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+async def check(nix: Nix, shelf: Shelf, path: bytes) -> None:
+    info = await shelf.importer.add(path)
+    assert [str(info.store_path)] == nix.add(path)
+    dumped = nix.dump(path)
+    assert await render(shelf.content, info.node).read_all() == dumped
+    assert (info.nar_size, info.nar_sha256) == (len(dumped), sha256(dumped))
+
+
+@pytest.mark.parametrize("tree", HAND_MADE)
+async def test_nix_adds_and_dumps_what_we_do(
+    nix: Nix, shelf: Shelf, places: Places, tree: Tree
+) -> None:
+    await check(nix, shelf, places.make(tree))
+
+
+@few
+@given(tree=trees)
+async def test_nix_adds_and_dumps_any_tree_as_we_do(nix: Nix, places: Places, tree: Tree) -> None:
+    with few_pools() as pools:
+        await check(nix, Shelf(pools), places.make(tree))
+
+
+async def test_nix_adds_a_python_source_tree_as_we_do(
+    nix: Nix, shelf: Shelf, tmp_path: Path
+) -> None:
+    source = Path(email.__file__).parents[1]
+    for package in ("email", "json", "asyncio", "encodings", "lib2to3"):
+        if (source / package).is_dir():
+            shutil.copytree(source / package, tmp_path / "source" / package)
+    await check(nix, shelf, os.fsencode(tmp_path / "source"))
+
+
+async def test_nix_adds_flat_files_as_we_do(nix: Nix, shelf: Shelf, places: Places) -> None:
+    for tree in (File(b""), File(b"text\n"), File(LARGE)):
+        path = places.make(tree)
+        info = await shelf.importer.add(path, flat=True)
+        assert str(info.store_path) == nix.add_flat(path)
+
+
+async def test_nix_hashes_paths_as_we_do(nix: Nix, pools: Pools, places: Places) -> None:
+    path = places.make({b"a": File(b"x", True), b"b": {b"c": File(LARGE)}})
+    digest = (await nar_hash(path, pools)).sha256
+    assert nix.hash(path, "--base16") == digest.hex()
+    assert nix.hash(path, "--base32") == nixbase32.encode(digest)
+    assert nix.hash(path, "--sri") == f"sha256-{base64.b64encode(digest).decode()}"
