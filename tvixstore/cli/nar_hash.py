@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
-
-from tvixstore.nix import nixbase32
-
-_FORMATS: Final[dict[str, Callable[[bytes], str]]] = {
-    "base16": bytes.hex,
-    "base32": nixbase32.encode,
-    "base64": lambda digest: base64.b64encode(digest).decode(),
-    "sri": lambda digest: f"sha256-{base64.b64encode(digest).decode()}",
-}
 
 
 def nar_hash(
@@ -31,14 +21,27 @@ def nar_hash(
     chosen = [name for name, wanted in asked.items() if wanted] or ["sri"]
     if len(chosen) > 1:
         raise typer.BadParameter(f"name one of {', '.join(f'--{name}' for name in asked)}")
-    form = _FORMATS[chosen[0]]
     from tvixstore.cli.running import run
 
     async def tell() -> int:
         import tvixstore
 
         for path in paths:
-            typer.echo(form((await tvixstore.nar_hash(path)).sha256))
+            typer.echo(_written((await tvixstore.nar_hash(path)).sha256, chosen[0]))
         return 0
 
     run(tell)
+
+
+def _written(digest: bytes, form: str) -> str:
+    from tvixstore.nix import nixbase32
+
+    match form:
+        case "base16":
+            return digest.hex()
+        case "base32":
+            return nixbase32.encode(digest)
+        case "base64":
+            return base64.b64encode(digest).decode()
+        case _:
+            return f"sha256-{base64.b64encode(digest).decode()}"
