@@ -14,8 +14,8 @@ _STORE_EXITS = (
     (
         "4",
         (
-            "Unknown: a daemon or a binary cache cannot be reached, does not know who asks, or could "
-            "not say."
+            "Unknown: a daemon or a binary cache cannot be reached, does not know who asks, or "
+            "could not say."
         ),
     ),
     ("5", "Corrupt: a hash that differs, a signature that is missing."),
@@ -37,17 +37,17 @@ _CACHES = "`http://`, `https://` and `file:///FOLDER` name binary caches."
 _MORE = {
     "": (
         (
-            "What a store is made of stands in a compose file; without any, it is a proxy in front of "
-            "cache.nixos.org. `tvix-store daemon` runs it; the other commands talk to that daemon, or "
-            "work on a composition without one."
+            "What a store is made of stands in a compose file; without any, it is a proxy in front "
+            "of cache.nixos.org. `tvix-store daemon` runs it; the other commands talk to that "
+            "daemon, or work on a composition without one."
         ),
         "Results go to standard output, everything else to standard error.",
     ),
     "daemon": (
         (
             "It answers the HTTP protocol of Nix's binary caches at `[daemon] http`, gRPC at "
-            "`[daemon] grpc`, and keeps its state in `[daemon] state`. SIGTERM has it finish what is "
-            "under way, for `drain_timeout` at most; a second one ends it at once."
+            "`[daemon] grpc`, and keeps its state in `[daemon] state`. SIGTERM has it finish what "
+            "is under way, for `drain_timeout` at most; a second one ends it at once."
         ),
     ),
 }
@@ -60,8 +60,8 @@ _ENVIRONMENT = (
     (
         "TVIXSTORE_COMPOSE",
         (
-            "The compose file, if none is named. It counts before those in FILES, whether it is there "
-            "or not."
+            "The compose file, if none is named. It counts before those in FILES, whether it is "
+            "there or not."
         ),
     ),
 )
@@ -99,11 +99,11 @@ def more_of(command: Command) -> tuple[str, ...]:
     return said
 
 
-def exits_of(command: Command) -> tuple[tuple[str, str], ...]:
-    found = _EXITS
+def exits_of(command: Command) -> list[tuple[str, str]]:
+    found = [*_EXITS]
     if command.words[1:] != ("daemon",) and (len(command.words) == 1 or _opens(command)):
         found += _STORE_EXITS
-    return found + _INTERRUPTED + (_UNREAD if command.name in ("nar", "ls", "cat") else ())
+    return found + [*_INTERRUPTED, *(_UNREAD if command.name in ("nar", "ls", "cat") else ())]
 
 
 def files_of(command: Command) -> tuple[tuple[str, str], ...]:
