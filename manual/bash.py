@@ -19,15 +19,17 @@ _tvix_store_value() {
 }
 
 _tvix_store() {
-    local current=${COMP_WORDS[COMP_CWORD]} command= pending= ended= value= word
+    local current=${COMP_WORDS[COMP_CWORD]} command= pending= ended= joined= value= word
     local words= options= arguments=
     local -i index count=0
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
-        if [[ -n $pending ]]; then
-            # Of --option=value, bash makes three words.
-            [[ $word == "=" ]] || pending=
+        if [[ $word == [:=]* ]]; then
+            # Of --option=value and scheme://host, bash makes three words.
+            joined=1
+        elif [[ -n $joined || -n $pending ]]; then
+            joined= pending=
         elif [[ -n $ended ]]; then
             count+=1
         elif [[ $word == "--" ]]; then
@@ -42,12 +44,16 @@ _tvix_store() {
             esac
         fi
     done
-    [[ $current != "=" ]] || current=
+    if [[ $current == [:=]* ]]; then
+        joined=1 current=
+    fi
     case "$command" in
 %(commands)s
     esac
     if [[ -n $pending ]]; then
         words=$pending
+    elif [[ -n $joined ]]; then
+        words=@nothing
     elif [[ -z $ended && $current == -* ]]; then
         words=$options
     elif [[ -n $arguments ]]; then
@@ -59,7 +65,10 @@ _tvix_store() {
     fi
     case "$words" in
         @files) return 0 ;;
-        @folders) words="-d" ; compopt +o default -o dirnames 2>/dev/null ; return 0 ;;
+        @folders)
+            compopt +o default -o dirnames 2>/dev/null
+            return 0
+            ;;
     esac
     compopt +o default 2>/dev/null
     [[ $words == @nothing ]] || COMPREPLY=($(compgen -W "$words" -- "$current"))
