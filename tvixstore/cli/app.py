@@ -36,19 +36,15 @@ compose = typer.Typer(help="Look at compose files without running them.", no_arg
 app.add_typer(compose, name="compose")
 app.add_typer(keys, name="key")
 
+_COMPOSE = (
+    "The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or "
+    "cache.nixos.org alone."
+)
 ComposeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--compose",
-        metavar="FILE",
-        help="The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, "
-        "/etc/tvixstore/compose.toml, or cache.nixos.org alone.",
-        show_default=False,
-    ),
+    Path | None, typer.Option("--compose", metavar="FILE", help=_COMPOSE, show_default=False)
 ]
 ComposeArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="FILE", help="The compose file.", show_default=False),
+    Path | None, typer.Argument(metavar="FILE", help=_COMPOSE, show_default=False)
 ]
 
 
