@@ -76,8 +76,8 @@ def copy(
         typer.Option(
             "--closure-info",
             metavar="FILE|-",
-            help="A list of paths, as `nix path-info --json` prints it or exportReferencesGraph has "
-            "it; - is standard input.",
+            help="A list of paths: `nix path-info --json`, or an exportReferencesGraph; - is "
+            "standard input.",
             show_default=False,
         ),
     ] = None,

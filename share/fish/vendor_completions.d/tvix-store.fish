@@ -41,7 +41,7 @@ complete -c tvix-store -n '__tvix_store_at daemon' -s h -l help -d 'Show this me
 complete -c tvix-store -n '__tvix_store_at copy' -l from -r -F -d 'Where to copy from: grpc+http(s)://HOST:PORT, grpc+unix:///PATH, http(s)://…, file:///FOLDER, or a compose file. Left out: the local daemon'
 complete -c tvix-store -n '__tvix_store_at copy' -l to -r -F -d 'Where to copy to, likewise. One of the two can be left out'
 complete -c tvix-store -n '__tvix_store_at copy' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
-complete -c tvix-store -n '__tvix_store_at copy' -l closure-info -r -F -d 'A list of paths, as `nix path-info --json` prints it or exportReferencesGraph has it; - is standard input'
+complete -c tvix-store -n '__tvix_store_at copy' -l closure-info -r -F -d 'A list of paths: `nix path-info --json`, or an exportReferencesGraph; - is standard input'
 complete -c tvix-store -n '__tvix_store_at copy' -s r -l recursive -d 'Also what the paths refer to, or not'
 complete -c tvix-store -n '__tvix_store_at copy' -l no-recursive -d 'Also what the paths refer to, or not'
 complete -c tvix-store -n '__tvix_store_at copy' -s j -l jobs -x -d 'Paths at a time'
