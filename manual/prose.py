@@ -28,6 +28,11 @@ _LOCAL_DAEMON = (
     "found (see FILES). With it, it opens the composition itself, which no daemon may be running "
     "on."
 )
+_LEFT_OUT = (
+    "Where no place is named, it is the daemon at the `[daemon] grpc` of the compose file that is "
+    "found (see FILES), or with `--compose` the composition in that file, which no daemon may be "
+    "running on."
+)
 _PLACES = (
     "A place is `grpc+http://HOST:PORT`, `grpc+https://HOST[:PORT]` or `grpc+unix:///PATH` for a "
     "daemon, or the path of a compose file, whose composition the command opens itself."
@@ -92,10 +97,14 @@ def more_of(command: Command) -> tuple[str, ...]:
     """What is said after the paragraphs of its help."""
     said = _MORE.get(" ".join(command.words[1:]), ())
     options = {name for option in command.options for name in option.names}
-    if _opens(command) and command.words[1:] != ("daemon",):
-        said += (_LOCAL_DAEMON,)
     if options & {"--from", "--to"}:
-        said += (f"{_PLACES} {_CACHES}" if "--netrc-file" in options else _PLACES,)
+        return (
+            *said,
+            f"{_PLACES} {_CACHES}" if "--netrc-file" in options else _PLACES,
+            _LEFT_OUT,
+        )
+    if _opens(command) and command.words[1:] != ("daemon",):
+        return (*said, _LOCAL_DAEMON)
     return said
 
 

@@ -33,7 +33,7 @@ def add_nar(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Its narinfo, which says all that the options below do, and has signatures.",
+            help="Its narinfo, which says its path, references, deriver and signatures.",
             show_default=False,
         ),
     ] = None,

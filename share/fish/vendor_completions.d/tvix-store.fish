@@ -126,7 +126,7 @@ complete -c tvix-store -n '__tvix_store_at extract' -s q -l quiet -d 'Show no pr
 complete -c tvix-store -n '__tvix_store_at extract' -s h -l help -d 'Show this message and exit'
 complete -c tvix-store -n '__tvix_store_at extract' -F
 
-complete -c tvix-store -n '__tvix_store_at add-nar' -l narinfo -r -F -d 'Its narinfo, which says all that the options below do, and has signatures'
+complete -c tvix-store -n '__tvix_store_at add-nar' -l narinfo -r -F -d 'Its narinfo, which says its path, references, deriver and signatures'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l path -r -F -d 'The store path that it is the NAR of'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l name -x -d 'What to call it, if its store path is to follow from its content'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l references -r -F -d 'Store paths that it refers to; several, by spaces or again'
