@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+import tvixstore
 from tests.filesystem.places import LARGE, sha256
+from tests.library.stores import LOCAL
 from tests.nar.trees import File, Link, Tree, nar_of, read_in, write_out
 from tests.pathinfo.samples import secret_key
 from tests.support.caches import make_path
 from tests.support.command import Done, begin, environment, finish, tvix_store
 from tests.support.composed import ComposedDaemon, graph_text, local_store, tier_over
 from tests.support.daemon import PATIENCE
+from tvixstore.castore import Digest
 from tvixstore.nix import ContentAddress, NixHash
 
 TREE: Tree = {
@@ -83,6 +86,12 @@ async def test_trees_go_in_and_out_of_a_daemon_and_through_a_remote_tier(
         (tmp_path / "near.toml").write_text(graph_text(tier_over(url)))
         near = ("--compose", "near.toml")
         assert await tvix_store("ls", "-lR", *near, PATH, cwd=tmp_path) == Done(0, LISTING, "")
+        page = ("cat", *near, f"{PATH}/page")
+        assert await tvix_store(*page, cwd=tmp_path) == Done(0, "0123456789", "")
+        # Nothing but that file has come.
+        async with tvixstore.loads(LOCAL, folder=tmp_path) as store:
+            assert await store.blobs.has(Digest.of(b"0123456789"))
+            assert not await store.blobs.has(Digest.of(LARGE))
         assert (await binary("nar", *near, PATH, cwd=tmp_path))[1] == NAR
         done = await tvix_store("import", *near, "--name", "other", "tree", cwd=tmp_path)
         assert done.code == 0, done.err

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import tvixstore
 from tests.filesystem.places import HAND_MADE, LARGE, Places, Shelf, few_pools, sha256
 from tests.library.stores import LOCAL
 from tests.nar.trees import File, Link, Tree, nar_of, store, trees, write_out
+from tests.upkeep.house import House, verify
 from tvixstore.castore import Digest, DirectoryNode, FileNode, SizeRule
 from tvixstore.errors import InvalidData, TreeError, Unavailable
 from tvixstore.filesystem import Importer, Progress, nar_hash
@@ -146,7 +150,7 @@ async def test_a_large_file_of_which_only_the_beginning_is_there_is_sent(
 
 async def test_holes_are_read_as_zeros(shelf: Shelf, tmp_path: Path) -> None:
     size = 40_000_000
-    descriptor = os.open(tmp_path / "holes", os.O_CREAT | os.O_WRONLY)
+    descriptor = os.open(tmp_path / "holes", os.O_CREAT | os.O_WRONLY, 0o644)
     os.truncate(descriptor, size)
     os.pwrite(descriptor, b"island", size // 2)
     os.close(descriptor)
@@ -214,3 +218,29 @@ async def test_a_tree_that_cannot_be_read_to_its_end_gets_no_path_info(
     assert await shelf.paths() == []
     os.unlink(path + b"/z/fifo")
     assert isinstance((await shelf.importer.add(path)).store_path, StorePath)
+
+
+async def test_cancelled_anywhere_there_is_no_path_info_and_repeated_it_is_whole(
+    tmp_path: Path, places: Places
+) -> None:
+    tree: Tree = {**{b"%d" % n: File(b"%d" % n) for n in range(2500)}, b"z": File(LARGE)}
+    path = places.make(tree)
+    chance = random.Random(5)
+    broken = 0
+    async with tvixstore.loads(LOCAL, folder=tmp_path) as store:
+        for _ in range(12):
+            task = asyncio.create_task(tvixstore.import_path(store, path))
+            for _ in range(chance.randrange(200)):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            broken += task.cancelled()
+            if task.cancelled():
+                assert [info async for info in store.path_infos.list()] == []
+        assert broken
+        info = await tvixstore.import_path(store, path)
+        assert await (await tvixstore.open_nar(store, info.store_path)).read_all() == nar_of(tree)
+    house = House(tmp_path, [])
+    async with house.open(upstream=False) as composition:
+        assert (await verify(composition.upkeep)).findings == []

@@ -23,6 +23,11 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def written(path: bytes, mode: str, data: bytes) -> None:
+    with open(path, mode) as file:
+        file.write(data)
+
+
 def drain(path: bytes) -> None:
     for _ in walk(path):
         pass
@@ -124,9 +129,9 @@ def test_as_many_levels_as_a_nar_can_have_and_no_more(places: Places) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda path: open(path, "ab").write(b"more"),
+        lambda path: written(path, "ab", b"more"),
         lambda path: os.truncate(path, 10),
-        lambda path: open(path, "r+b").write(b"X"),
+        lambda path: written(path, "r+b", b"X"),
         lambda path: os.chmod(path, 0o755),
     ],
     ids=["grown", "cut", "written to", "made executable"],

@@ -103,6 +103,8 @@ WIRE: dict[str, Target[Any]] = {
     "rpc-open-nar": form(
         messages.OPEN_NAR, OpenNar(_HASH, _IDENTITY, 5), OpenNar(_HASH, _IDENTITY, 0, 0)
     ),
+    "rpc-blob-digests": form(messages.BLOB_DIGESTS, [_DIGEST, _DIGEST]),
+    "rpc-blob-batch": form(messages.BLOB_BATCH, [b"one", b"", b"two"]),
     "rpc-reflection": Target(
         REFLECTION[0].request.decode,
         [bytes_field(field, b"snix.castore.v1.BlobService") for field in range(3, 8)],

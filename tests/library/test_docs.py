@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import tvixstore
 from tests.library.stores import LOCAL, put
+from tests.nar.trees import File, read_in, write_out
 from tvixstore.blob import MemoryBlobService
 from tvixstore.compose import NodeType, lint, load_text
 from tvixstore.compose.graph import KINDS
@@ -17,7 +19,7 @@ from tvixstore.compose.long import SECTIONS
 from tvixstore.compose.nodes import NODE_TYPES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text()
-LISTING, NODE_TYPE = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+LISTING, TREES, NODE_TYPE = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 
 
 def run(program: str) -> dict[str, Any]:
@@ -34,6 +36,15 @@ async def test_the_first_program_lists_a_store_path(tmp_path: Path) -> None:
     names_in = run(LISTING)["names_in"]
     assert await names_in(str(compose), path) == [b"bin", b"escape", b"share"]
     assert await names_in(str(compose), f"/nix/store/{'0' * 32}-absent") == []
+
+
+async def test_the_program_for_trees_keeps_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "compose.toml").write_text(LOCAL)
+    write_out({b"f": File(b"text")}, os.fsencode(tmp_path / "folder"))
+    keep = run(TREES)["keep"]
+    path = await keep(*(str(tmp_path / name) for name in ("compose.toml", "folder", "copy")))
+    assert path.endswith("-folder")
+    assert read_in(os.fsencode(tmp_path / "copy")) == {b"f": File(b"text")}
 
 
 async def test_the_node_type_can_be_made() -> None:

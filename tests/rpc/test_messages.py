@@ -117,6 +117,18 @@ FORMS: dict[str, tuple[Form[Any], st.SearchStrategy[Any], type[betterproto2.Mess
             ours.OpenNarRequest,
             "tvixstore.v1.OpenNarRequest",
         ),
+        (
+            messages.BLOB_DIGESTS,
+            st.lists(digests, max_size=5),
+            ours.BlobDigests,
+            "tvixstore.v1.BlobDigests",
+        ),
+        (
+            messages.BLOB_BATCH,
+            st.lists(st.binary(), max_size=5),
+            ours.BlobBatch,
+            "tvixstore.v1.BlobBatch",
+        ),
         (messages.NAR_DATA, st.binary(), ours.NarChunk, "tvixstore.v1.NarChunk"),
         (
             admin_messages.PIN,

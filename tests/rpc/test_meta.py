@@ -26,6 +26,7 @@ SERVICES = {
     *(f"{package}.store.v1.PathInfoService" for package in ("tvix", "snix")),
     "tvixstore.v1.Admin",
     "tvixstore.v1.Proxy",
+    "tvixstore.v1.Blobs",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

@@ -101,26 +101,26 @@ class _Job:
         self._flat = flat
         self._as_json = as_json
         self._quiet = quiet
-        # What came of each path; printed up to the first one that is not done.
+        # What came of each path that is done.
         self._done: dict[int, PathInfo] = {}
-        self._printed = 0
 
     async def run(self) -> int:
         from tvixstore.cli.tree_progress import showing
         from tvixstore.transfer.parallel import in_parallel
 
-        with showing("importing", quiet=self._quiet) as on_progress:
-            async with self._importer(on_progress) as importer:
+        try:
+            with showing("importing", quiet=self._quiet) as on_progress:
+                async with self._importer(on_progress) as importer:
 
-                async def add(index: int) -> None:
-                    path = self._paths[index]
-                    self._done[index] = await importer.add(path, name=self._name, flat=self._flat)
-                    self._print()
+                    async def add(index: int) -> None:
+                        self._done[index] = await importer.add(
+                            self._paths[index], name=self._name, flat=self._flat
+                        )
 
-                await in_parallel(add, range(len(self._paths)), _AT_ONCE)
-        if self._as_json:
-            told = [self._told(index) for index in range(len(self._paths))]
-            typer.echo(json.dumps(told, ensure_ascii=False))
+                    await in_parallel(add, range(len(self._paths)), _AT_ONCE)
+        finally:
+            # After the bar is gone; of an import that failed, those that were done.
+            self._print()
         return 0
 
     @asynccontextmanager
@@ -136,10 +136,12 @@ class _Job:
             )
 
     def _print(self) -> None:
-        while self._printed in self._done:
-            if not self._as_json:
-                typer.echo(self._done[self._printed].store_path)
-            self._printed += 1
+        done = sorted(self._done)
+        if self._as_json:
+            typer.echo(json.dumps([self._told(index) for index in done], ensure_ascii=False))
+            return
+        for index in done:
+            typer.echo(self._done[index].store_path)
 
     def _told(self, index: int) -> dict[str, Any]:
         info = self._done[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+from base64 import b64encode
 from pathlib import Path
 from typing import Annotated
 
@@ -34,14 +34,11 @@ def nar_hash(
 
 
 def _written(digest: bytes, form: str) -> str:
-    from tvixstore.nix import nixbase32
+    if form == "base16":
+        return digest.hex()
+    if form == "base32":
+        from tvixstore.nix import nixbase32
 
-    match form:
-        case "base16":
-            return digest.hex()
-        case "base32":
-            return nixbase32.encode(digest)
-        case "base64":
-            return base64.b64encode(digest).decode()
-        case _:
-            return f"sha256-{base64.b64encode(digest).decode()}"
+        return nixbase32.encode(digest)
+    text = b64encode(digest).decode()
+    return text if form == "base64" else f"sha256-{text}"

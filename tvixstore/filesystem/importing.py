@@ -162,38 +162,44 @@ class _Import:
             for digest, came in zip(to_send, stored, strict=True):
                 if digest != came:
                     raise CorruptData(f"blob {digest} was stored as {came}")
-        self._size += batch.size
         self._sent += sum(map(len, to_send.values()))
-        self._tell()
+        self._advance(batch.size)
 
     async def _pass(self, file: LargeFile) -> None:
         """A large file: sent while it is read, if the store does not even have its beginning."""
         known = self._reading.known(file)
         head = await self._files.run(self._reading.read, file, 0, _SLICE)
+        self._advance(len(head))
         if known is not None:
             digest = known
             await self._hash(file, len(head), _into_nothing)
         elif await self._blobs.lacking([await self._files.run(_first_chunk, head)]):
-            digest = await self._send(file, head, self._reading.read)
+            digest = await self._send(file, head, self._reading.read, counted=len(head))
         else:
             hasher = blake3(head)
             await self._hash(file, len(head), hasher.update)
             digest = Digest(hasher.digest())
             if await self._blobs.lacking([digest]):
-                if await self._send(file, b"", LargeFile.read) != digest:
+                # It was counted when it was hashed.
+                if await self._send(file, b"", LargeFile.read, counted=file.size) != digest:
                     raise TreeError(file.path, "changed while it was read: try again")
         self._reading.pass_file(file, digest)
-        self._size += file.size
-        self._tell()
 
     async def _hash(self, file: LargeFile, offset: int, update: Callable[[bytes], object]) -> None:
         while offset < file.size:
+            begin = offset
             offset = await self._files.run(self._reading.hash, file, offset, _STRIDE, update)
+            self._advance(offset - begin)
 
     async def _send(
-        self, file: LargeFile, head: bytes, read: Callable[[LargeFile, int, int], bytes]
+        self,
+        file: LargeFile,
+        head: bytes,
+        read: Callable[[LargeFile, int, int], bytes],
+        *,
+        counted: int,
     ) -> Digest:
-        """All of the file, of which `head` was read, as a blob."""
+        """All of the file, of which `head` was read, as a blob; `counted` bytes are counted."""
         offset = 0
         async with await self._blobs.open_write() as writer:
             while offset < file.size:
@@ -202,7 +208,13 @@ class _Import:
                 await writer.write(data)
                 offset += len(data)
                 self._sent += len(data)
+                self._advance(max(0, offset - counted))
+                counted = max(offset, counted)
             return await writer.close()
+
+    def _advance(self, size: int) -> None:
+        self._size += size
+        self._tell()
 
     def _tell(self) -> None:
         self._on_progress(Progress(self._reading.path, self._count, self._size, self._sent))

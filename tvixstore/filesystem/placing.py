@@ -23,6 +23,7 @@ from tvixstore.errors import StorageFull, TreeError
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NAMELESS_FLAGS: Final = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
 # As Nix restores them, whatever the umask.
 _FILE_MODE: Final = 0o644
 _EXECUTABLE_MODE: Final = 0o755
@@ -86,6 +87,8 @@ class Hand:
         self._token = token
         self._names: list[bytes] = []
         self._descriptors = [descriptor]
+        # Where it is, unless it failed to get there.
+        self._way: Way | None = ()
 
     def close(self) -> None:
         while self._names:
@@ -129,9 +132,23 @@ class Hand:
 
     def file(self, spot: Spot, node: FileNode, contents: bytes) -> None:
         """A small one; it was looked at before whether it is there."""
-        with self.begin(spot, node) as opened:
-            opened.write(contents)
-            opened.finish()
+        at = self._go(spot.way)
+        try:
+            descriptor = os.open(b".", _NAMELESS_FLAGS, 0o600, dir_fd=at)
+        except OSError:
+            # Also for what it then says.
+            with self.begin(spot, node) as opened:
+                opened.write(contents)
+                opened.finish()
+            return
+        try:
+            _write(descriptor, contents)
+            os.fchmod(descriptor, _EXECUTABLE_MODE if node.executable else _FILE_MODE)
+            _name(descriptor, spot.name, at)
+        except OSError as error:
+            raise _failed(self._path(spot), error) from error
+        finally:
+            os.close(descriptor)
 
     def begin(self, spot: Spot, node: FileNode) -> OpenFile:
         """One whose contents are to be written."""
@@ -186,6 +203,9 @@ class Hand:
 
     def _go(self, way: Way) -> int:
         """Opens the folder at the end of `way`, making those that are not there."""
+        if way == self._way:
+            return self._descriptors[-1]
+        self._way = None
         common = 0
         while common < min(len(way), len(self._names)) and way[common] == self._names[common]:
             common += 1
@@ -200,6 +220,7 @@ class Hand:
                 raise _failed(path, error) from error
             self._descriptors.append(descriptor)
             self._names.append(name)
+        self._way = way
         return self._descriptors[-1]
 
     def _leave(self) -> None:
@@ -231,10 +252,8 @@ class OpenFile:
             raise
 
     def write(self, data: bytes) -> None:
-        view = memoryview(data)
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            _write(self._descriptor, data)
         except OSError as error:
             raise _failed(self._path, error) from error
 
@@ -280,9 +299,7 @@ class OpenFile:
 
     def _open(self) -> int:
         try:
-            return os.open(
-                b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self._folder
-            )
+            return os.open(b".", _NAMELESS_FLAGS, 0o600, dir_fd=self._folder)
         except OSError as error:
             if error.errno not in _NO_NAMELESS:
                 raise
@@ -291,6 +308,12 @@ class OpenFile:
         descriptor = os.open(name, flags, 0o600, dir_fd=self._folder)
         self._partial = name
         return descriptor
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _name(descriptor: int, name: bytes, folder: int) -> None:

@@ -224,12 +224,12 @@ def _lent(file: LargeFile) -> Iterator[LargeFile]:
 
 def _kind(entry: os.DirEntry[str]) -> int:
     """As the directory says, without looking at the file itself where that is not needed."""
-    if entry.is_symlink():
-        return stat.S_IFLNK
     if entry.is_file(follow_symlinks=False):
         return stat.S_IFREG
     if entry.is_dir(follow_symlinks=False):
         return stat.S_IFDIR
+    if entry.is_symlink():
+        return stat.S_IFLNK
     return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
 
 

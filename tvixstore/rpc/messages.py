@@ -110,6 +110,22 @@ def _data_form(name: str) -> Form[bytes]:
     )
 
 
+def _encode_digests(digests: Sequence[Digest]) -> bytes:
+    return b"".join([bytes_field(1, digest.raw) for digest in digests])
+
+
+def _decode_digests(data: bytes) -> Sequence[Digest]:
+    return [Digest(raw) for raw in Message(data, "BlobDigests").repeated(1, "digests")]
+
+
+def _encode_blobs(blobs: Sequence[bytes]) -> bytes:
+    return b"".join([bytes_field(1, blob) for blob in blobs])
+
+
+def _decode_blobs(data: bytes) -> Sequence[bytes]:
+    return Message(data, "BlobBatch").repeated(1, "blobs")
+
+
 def _encode_stat(request: StatBlob) -> bytes:
     return bytes_field(1, request.digest.raw) + number_field(2, request.send_chunks)
 
@@ -256,3 +272,7 @@ DESCRIBE = Form("DescribeRequest", _encode_describe, _decode_describe)
 DESCRIPTION: Form[Description] = Form("Description", _encode_description, _decode_description)
 OPEN_NAR = Form("OpenNarRequest", _encode_open_nar, _decode_open_nar)
 NAR_DATA = _data_form("NarChunk")
+BLOB_DIGESTS: Form[Sequence[Digest]] = Form(
+    "BlobDigests", _encode_digests, _decode_digests, costly=True
+)
+BLOB_BATCH: Form[Sequence[bytes]] = Form("BlobBatch", _encode_blobs, _decode_blobs)

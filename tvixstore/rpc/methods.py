@@ -45,6 +45,7 @@ _BLOBS: Final = "castore.v1.BlobService"
 _DIRECTORIES: Final = "castore.v1.DirectoryService"
 _PATH_INFOS: Final = "store.v1.PathInfoService"
 _PROXY: Final = "v1.Proxy"
+_OUR_BLOBS: Final = "v1.Blobs"
 _ADMIN: Final = "v1.Admin"
 _OURS: Final = ("tvixstore",)
 
@@ -59,6 +60,10 @@ CALCULATE_NAR = Method(_PATH_INFOS, "CalculateNAR", _UNARY, messages.ROOT, messa
 LIST_PATH_INFOS = Method(_PATH_INFOS, "List", _SERVED, messages.NOTHING, messages.PATH_INFO)
 DESCRIBE = Method(_PROXY, "Describe", _UNARY, messages.DESCRIBE, messages.DESCRIPTION, _OURS)
 OPEN_NAR = Method(_PROXY, "OpenNar", _SERVED, messages.OPEN_NAR, messages.NAR_DATA, _OURS)
+LACKING_BLOBS = Method(
+    _OUR_BLOBS, "Lacking", _UNARY, messages.BLOB_DIGESTS, messages.BLOB_DIGESTS, _OURS
+)
+PUT_BLOBS = Method(_OUR_BLOBS, "Put", _SENT, messages.BLOB_BATCH, messages.BLOB_DIGESTS, _OURS)
 PIN = Method(_ADMIN, "Pin", _UNARY, admin_messages.PIN, admin_messages.PINNED, _OURS)
 UNPIN = Method(_ADMIN, "Unpin", _UNARY, admin_messages.UNPIN, admin_messages.UNPINNED, _OURS)
 LIST_PINS = Method(

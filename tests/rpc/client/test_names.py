@@ -12,13 +12,15 @@ from tests.pathinfo.samples import add, memory_content
 from tests.rpc.client.scripted import Script, fails, says, scripted
 from tests.rpc.client.support import fills_in, front, in_memory
 from tvixstore.castore import Digest
-from tvixstore.errors import ConfigError, Unsupported
+from tvixstore.errors import ConfigError, CorruptData, Unsupported
 from tvixstore.rpc.client import GrpcBlobService, GrpcPathInfoService
 from tvixstore.rpc.client.address import Target
 from tvixstore.rpc.methods import (
     DESCRIBE,
     GET_PATH_INFO,
+    LACKING_BLOBS,
     OPEN_NAR,
+    PUT_BLOBS,
     STAT_BLOB,
 )
 
@@ -103,6 +105,36 @@ async def test_a_proxy_that_is_not_there_is_asked_once_a_connection(tmp_path: Pa
             assert await stream.read_all() == sample.nar
         assert daemon.calls.count(DESCRIBE.path()) == 1
         assert daemon.calls.count(OPEN_NAR.path()) == 1
+
+
+async def test_many_small_blobs_go_in_a_call_and_are_looked_for_in_another() -> None:
+    blobs = [b"%d" % number for number in range(3000)]
+    digests = [Digest.of(data) for data in blobs]
+    script: Script = {LACKING_BLOBS: says(digests[:2]), PUT_BLOBS: says(digests)}
+    async with scripted(script) as (peer, daemon):
+        service = GrpcBlobService(peer)
+        assert await service.lacking(digests) == set(digests[:2])
+        assert await service.put_many(blobs) == digests
+        assert daemon.calls == [LACKING_BLOBS.path()] * 2 + [PUT_BLOBS.path()]
+
+
+async def test_a_daemon_that_stores_something_else_than_was_sent_is_found_out() -> None:
+    async with scripted({PUT_BLOBS: says([DIGEST])}) as (peer, _):
+        for blobs in ([b"other"], [DATA, DATA]):
+            with pytest.raises(CorruptData, match="stored other blobs than were sent"):
+                await GrpcBlobService(peer).put_many(blobs)
+
+
+@pytest.mark.parametrize("only", [None, "tvix", "snix"])
+async def test_blobs_of_any_size_are_put_together_whoever_the_daemon_is(only: str | None) -> None:
+    blobs = [b"", DATA, bytes(1 << 20), DATA, bytes((1 << 20) + 1), *[bytes(400_000)] * 30]
+    digests = [Digest.of(data) for data in blobs]
+    async with front() as door, in_memory(door, only) as peer:
+        service = GrpcBlobService(peer)
+        assert await service.lacking(digests) == set(digests[1:])
+        assert await service.put_many(blobs) == digests
+        assert await service.lacking(digests) == set()
+        assert [await door.content.blobs.read(digest) for digest in digests] == blobs
 
 
 async def test_describing_and_opening_a_nar_asks_for_no_path_info(tmp_path: Path) -> None:

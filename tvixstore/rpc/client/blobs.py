@@ -7,7 +7,7 @@ A part comes from a list only once the whole was verified with it; until then, a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,11 +20,12 @@ from tvixstore.blob.read_ahead import ReadAhead
 from tvixstore.castore import EMPTY_DIGEST, Digest
 from tvixstore.errors import CorruptData, InvalidData, Unavailable
 from tvixstore.policy.lru import Lru
+from tvixstore.rpc.client.call import Unimplemented
 from tvixstore.rpc.client.paced import Sent, Served
 from tvixstore.rpc.client.peer import Peer
 from tvixstore.rpc.client.together import together
 from tvixstore.rpc.messages import StatBlob
-from tvixstore.rpc.methods import PUT_BLOB, READ_BLOB, STAT_BLOB
+from tvixstore.rpc.methods import LACKING_BLOBS, PUT_BLOB, PUT_BLOBS, READ_BLOB, STAT_BLOB
 from tvixstore.streams import BytesStream, ByteStream
 
 # Blobs up to this size are read in one go: asking for their chunks would take longer.
@@ -37,8 +38,34 @@ _MESSAGES_AHEAD: Final = 8
 # Messages of a put are of these sizes, but for the last.
 _LEAST: Final = 64 << 10
 _MOST: Final = 256 << 10
+# Digests that are asked of in one call, and bytes of small blobs that are put in one.
+_ASKED: Final = 2000
+_CALL: Final = 8 << 20
+_OVERHEAD: Final = 64
 # Chunks whose lists are remembered, some 200 bytes each.
 _LISTED: Final = 100_000
+
+
+def _batches(blobs: Sequence[bytes]) -> Iterator[list[Sequence[bytes]]]:
+    """As many messages as make a call, of as many blobs as make a message."""
+    messages: list[Sequence[bytes]] = []
+    message: list[bytes] = []
+    held = sent = 0
+    for data in blobs:
+        if message and held + len(data) > DIRECT:
+            messages.append(message)
+            sent += held
+            message, held = [], 0
+            if sent >= _CALL:
+                yield messages
+                messages, sent = [], 0
+        message.append(data)
+        # What it is in a message, and to whoever holds it.
+        held += len(data) + _OVERHEAD
+    if message:
+        messages.append(message)
+    if messages:
+        yield messages
 
 
 class GrpcBlobService(BlobService):
@@ -85,6 +112,17 @@ class GrpcBlobService(BlobService):
         return data
 
     async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
+        asked = [digest for digest in digests if digest != EMPTY_DIGEST]
+        lacking: set[Digest] = set()
+        try:
+            for begin in range(0, len(asked), _ASKED):
+                part = asked[begin : begin + _ASKED]
+                answer = await self._peer.ask(LACKING_BLOBS, part)
+                # Whatever else it names was not asked of.
+                lacking.update(part if answer is None else set(answer).intersection(part))
+            return lacking
+        except Unimplemented:
+            pass
         there = await together(self.has, digests)
         return {digest for digest, has in zip(digests, there, strict=True) if not has}
 
@@ -102,7 +140,23 @@ class GrpcBlobService(BlobService):
         return digest
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
-        return await together(self.put, blobs)
+        small = [data for data in blobs if len(data) <= DIRECT]
+        try:
+            stored = iter(await self._put_small(small))
+        except Unimplemented:
+            return await together(self.put, blobs)
+        return [next(stored) if len(data) <= DIRECT else await self.put(data) for data in blobs]
+
+    async def _put_small(self, blobs: Sequence[bytes]) -> list[Digest]:
+        """In one call, where the peer knows that. Raises `Unimplemented`."""
+        digests: list[Digest] = []
+        for batch in _batches(blobs):
+            stored = await self._peer.tell(PUT_BLOBS, batch, patient=True)
+            digests += stored
+        expected = [Digest.of(data) for data in blobs]
+        if digests != expected:
+            raise CorruptData(f"{self._peer.name} says that it stored other blobs than were sent")
+        return digests
 
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
         if digest == EMPTY_DIGEST:

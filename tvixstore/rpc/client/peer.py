@@ -48,6 +48,7 @@ from tvixstore.rpc.methods import (
     LIST_PINS,
     PIN,
     PUT_BLOB,
+    PUT_BLOBS,
     PUT_DIRECTORY,
     PUT_PATH_INFO,
     SNIX,
@@ -69,7 +70,7 @@ CONNECT_TIMEOUT: Final = 10.0
 # What ends a call without a word of the peer's.
 _LOST: Final = (StreamTerminatedError, ProtocolError, CallError, OSError)
 # Calls that bring the peer something to judge, and what it may say against that.
-_JUDGED: Final = frozenset({PUT_BLOB, PUT_DIRECTORY, PUT_PATH_INFO, CALCULATE_NAR})
+_JUDGED: Final = frozenset({PUT_BLOB, PUT_BLOBS, PUT_DIRECTORY, PUT_PATH_INFO, CALCULATE_NAR})
 _REFUSALS: Final[dict[Status, type[StoreError]]] = {
     Status.INVALID_ARGUMENT: InvalidData,
     Status.PERMISSION_DENIED: ReadOnly,

@@ -1,4 +1,4 @@
-"""BlobService: blobs and chunks, by digest."""
+"""BlobService: blobs and chunks, by digest; and our own service, for many small ones."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ class BlobHandlers:
         if (chunks := await self.blobs.chunks(request.digest)) is None:
             raise absent(f"blob {request.digest}")
         return chunks if 1 < len(chunks) <= self.message_bytes // _CHUNK_BYTES else ()
+
+    async def lacking(self, digests: Sequence[Digest]) -> Sequence[Digest]:
+        return list(await self.blobs.lacking(digests))
+
+    async def put_many(self, batches: AsyncGenerator[Sequence[bytes], None]) -> Sequence[Digest]:
+        digests: list[Digest] = []
+        async for batch in batches:
+            digests += await self.blobs.put_many(batch)
+        return digests
 
     async def read(self, digest: Digest) -> AsyncGenerator[bytes, None]:
         if (stream := await self.blobs.open_read(digest)) is None:

@@ -78,6 +78,8 @@ def _store_rows(front: GrpcFront) -> list[Row]:
         Row(methods.LIST_PATH_INFOS, _stream_out(path_infos.list), "read", gathers=True),
         Row(methods.DESCRIBE, _unary(proxy.describe), "read"),
         Row(methods.OPEN_NAR, _stream_out(proxy.open_nar), "read"),
+        Row(methods.LACKING_BLOBS, _unary(blobs.lacking), "read"),
+        Row(methods.PUT_BLOBS, _stream_in(blobs.put_many), "write"),
     ]
 
 
