@@ -9,7 +9,7 @@ PYTEST ?= $(BIN)/pytest
 
 SECONDS ?= 60
 
-.PHONY: help run test test-slow fuzz fault-matrix bench lint format protos clean packages
+.PHONY: help run test test-slow fuzz fault-matrix bench lint format protos manual clean packages
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make fault-matrix  what becomes of each fault of a substituter; writes docs/resilience.md"
 	@echo "make lint       check style, types and layers only"
 	@echo "make protos     generate tvixstore/proto from protos again"
+	@echo "make manual     make share again: the man pages and completion, from the command line"
 	@echo "make bench      measure; see docs/performance.md"
 	@echo "make clean      remove what the above made, the state apart"
 
@@ -54,6 +55,9 @@ bench: packages $(VENV)/installed-for-tests
 
 protos: $(VENV)/installed-for-tests
 	$(BIN)/python protos/generate.py tvixstore/proto
+
+manual: $(VENV)/installed-for-tests
+	$(BIN)/python -m manual share
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .fuzz

@@ -114,6 +114,9 @@ in
       }
     ];
 
+    # The command, with its man pages and completion.
+    environment.systemPackages = [ cfg.package ];
+
     # They listen before the daemon is there, and while it starts again.
     systemd.sockets = lib.mapAttrs' (door: address: {
       name = "tvixstore-${door}";

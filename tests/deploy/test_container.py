@@ -69,6 +69,9 @@ def test_what_is_copied_suffices_for_the_wheel(tmp_path: Path) -> None:
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert kept <= names_in_it
+    shared = {str(file.relative_to(ROOT)) for file in (ROOT / "share").rglob("*") if file.is_file()}
+    prefix = re.compile(r"tvixstore-[^/]+\.data/data/")
+    assert shared == {prefix.sub("", name) for name in names_in_it if prefix.match(name)}
 
 
 def test_it_runs_as_somebody_who_is_not_root() -> None:

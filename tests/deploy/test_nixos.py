@@ -94,6 +94,12 @@ def test_the_service_is_what_the_systemd_unit_is(evaluate: Evaluate) -> None:
     }
 
 
+def test_the_command_comes_with_the_service(evaluate: Evaluate) -> None:
+    # With it, NixOS links the man pages and what completes its words.
+    config = evaluate("config", '{ enable = true; package = "/nix/store/tvixstore"; }')
+    assert config["environment"]["systemPackages"] == ["/nix/store/tvixstore"]
+
+
 def test_the_settings_become_a_compose_file_that_loads(evaluate: Evaluate, tmp_path: Path) -> None:
     given = """{
       enable = true;

@@ -26,24 +26,28 @@ _MOST_NARINFO: Final = 4 << 20
 
 
 def add_nar(
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A NAR, compressed or not.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|-", help="A NAR, compressed or not; - is standard input.")
+    ],
     narinfo: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The narinfo of it: says all that the other options do, and has signatures.",
+            help="Its narinfo, which says its path, references, deriver and signatures.",
             show_default=False,
         ),
     ] = None,
     path: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="The store path that it is of.", show_default=False),
+        typer.Option(
+            metavar="PATH", help="The store path that it is the NAR of.", show_default=False
+        ),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Or: address it by its content, and call it so.",
+            help="What to call it, if its store path is to follow from its content.",
             show_default=False,
         ),
     ] = None,
@@ -52,7 +56,7 @@ def add_nar(
         typer.Option(
             "--references",
             metavar="PATH",
-            help="What it refers to; several, by spaces or again.",
+            help="Store paths that it refers to; several, by spaces or again.",
             show_default=False,
         ),
     ] = None,
@@ -66,7 +70,9 @@ def add_nar(
     ca_file: CaFileOption = None,
     directory_sizes: Annotated[
         Sizes,
-        typer.Option(help="How a daemon wants Directories; tvix's and snix's want them doubled."),
+        typer.Option(
+            help="How the daemon counts the sizes of Directories: tvix's and snix's want `doubled`."
+        ),
     ] = Sizes.documented,
 ) -> None:
     """Take a NAR into the store; print its store path.

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from tvixstore import __version__
+from tvixstore.cli.examples import epilog
 from tvixstore.cli.find import find, load
 from tvixstore.cli.keys import keys
 from tvixstore.errors import ConfigError, StoreError
@@ -26,6 +27,8 @@ app = typer.Typer(
     name=PROGRAM,
     help="A composable content-addressed store and caching proxy for Nix.",
     no_args_is_help=True,
+    # It would start Python for every word that a shell completes. The package has scripts instead.
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -33,19 +36,15 @@ compose = typer.Typer(help="Look at compose files without running them.", no_arg
 app.add_typer(compose, name="compose")
 app.add_typer(keys, name="key")
 
+_COMPOSE = (
+    "The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or "
+    "cache.nixos.org alone."
+)
 ComposeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--compose",
-        metavar="FILE",
-        help="The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, "
-        "/etc/tvixstore/compose.toml, or cache.nixos.org alone.",
-        show_default=False,
-    ),
+    Path | None, typer.Option("--compose", metavar="FILE", help=_COMPOSE, show_default=False)
 ]
 ComposeArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="[FILE]", help="The compose file.", show_default=False),
+    Path | None, typer.Argument(metavar="FILE", help=_COMPOSE, show_default=False)
 ]
 
 
@@ -144,7 +143,17 @@ def _register() -> None:
         app.command()(command)
 
 
+def _give_examples(group: typer.Typer, above: str = "") -> None:
+    for command in group.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+        command.epilog = epilog(f"{above}{name}")
+    for below in group.registered_groups:
+        if below.typer_instance is not None:
+            _give_examples(below.typer_instance, f"{above}{below.name} ")
+
+
 _register()
+_give_examples(app)
 
 
 def main() -> None:

@@ -20,10 +20,12 @@ from tvixstore.cli.storing import (
 
 def cat(
     path: InsideArgument,
-    offset: Annotated[int, typer.Option(min=0, metavar="BYTES", help="Where to begin.")] = 0,
+    offset: Annotated[
+        int, typer.Option(min=0, metavar="BYTES", help="Leave out so much at its beginning.")
+    ] = 0,
     length: Annotated[
         int | None,
-        typer.Option(min=0, metavar="BYTES", help="How much, at most.", show_default=False),
+        typer.Option(min=0, metavar="BYTES", help="Write so much, at most.", show_default=False),
     ] = None,
     source: SourceOption = None,
     compose: ComposeOption = None,

@@ -76,7 +76,8 @@ def copy(
         typer.Option(
             "--closure-info",
             metavar="FILE|-",
-            help="A list of paths: `nix path-info --json`, or an exportReferencesGraph.",
+            help="A list of paths: `nix path-info --json`, or an exportReferencesGraph; - is "
+            "standard input.",
             show_default=False,
         ),
     ] = None,
@@ -86,42 +87,52 @@ def copy(
             "--recursive/--no-recursive", "-r/ ", help="Also what the paths refer to, or not."
         ),
     ] = True,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="Paths at a time.")] = 4,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=256, metavar="N", help="Paths at a time.")
+    ] = 4,
     compression: Annotated[
-        Compressions, typer.Option(help="Of NARs that are written into a binary cache.")
+        Compressions, typer.Option(help="How to compress NARs for a binary cache.")
     ] = Compressions.zstd,
     public_keys: Annotated[
         list[str] | None,
         typer.Option(
             "--public-keys",
             metavar="NAME:KEY",
-            help="Who has to have signed what is copied; several, by spaces or again.",
+            help="Keys, one of which has to have signed each path; several, by spaces or again.",
             show_default=False,
         ),
     ] = None,
     no_check_sigs: Annotated[
         bool, typer.Option("--no-check-sigs", help="Copy what nobody trusted has signed, too.")
     ] = False,
-    netrc_file: Annotated[Path | None, _file("--netrc-file", "Logins, for both ends.")] = None,
+    netrc_file: Annotated[
+        Path | None, _file("--netrc-file", "Logins, as in a .netrc, for both ends.")
+    ] = None,
     token_file: Annotated[Path | None, _file("--token-file", "A token, for both ends.")] = None,
     ca_file: Annotated[
-        Path | None, _file("--ca-file", "Authorities beside the system's, for both ends.")
+        Path | None, _file("--ca-file", "Authorities in addition to the system's, for both ends.")
     ] = None,
-    from_netrc_file: Annotated[Path | None, _file("--from-netrc-file", "For the source.")] = None,
-    from_token_file: Annotated[Path | None, _file("--from-token-file", "For the source.")] = None,
-    from_ca_file: Annotated[Path | None, _file("--from-ca-file", "For the source.")] = None,
-    to_netrc_file: Annotated[Path | None, _file("--to-netrc-file", "For the target.")] = None,
-    to_token_file: Annotated[Path | None, _file("--to-token-file", "For the target.")] = None,
-    to_ca_file: Annotated[Path | None, _file("--to-ca-file", "For the target.")] = None,
+    from_netrc_file: Annotated[
+        Path | None, _file("--from-netrc-file", "Logins, for --from.")
+    ] = None,
+    from_token_file: Annotated[
+        Path | None, _file("--from-token-file", "A token, for --from.")
+    ] = None,
+    from_ca_file: Annotated[
+        Path | None, _file("--from-ca-file", "Authorities, for --from.")
+    ] = None,
+    to_netrc_file: Annotated[Path | None, _file("--to-netrc-file", "Logins, for --to.")] = None,
+    to_token_file: Annotated[Path | None, _file("--to-token-file", "A token, for --to.")] = None,
+    to_ca_file: Annotated[Path | None, _file("--to-ca-file", "Authorities, for --to.")] = None,
     directory_sizes: Annotated[
         Sizes,
         typer.Option(
-            help="How a daemon that gets what was a NAR wants Directories; tvix's and snix's "
-            "want them doubled."
+            help="How the daemon that is written to counts the sizes of Directories: tvix's and "
+            "snix's want `doubled`."
         ),
     ] = Sizes.documented,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Say what was done as JSON on standard output.")
+        bool, typer.Option("--json", help="Print what was done, as a JSON object.")
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say nothing but what goes wrong.")

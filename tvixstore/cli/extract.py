@@ -21,7 +21,12 @@ from tvixstore.cli.storing import (
 
 def extract(
     path: InsideArgument,
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="What it is to become.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="What it becomes; the folder around it has to be there."
+        ),
+    ],
     link: Annotated[
         bool, typer.Option("--link", help="Have equal files share their contents.")
     ] = False,

@@ -34,7 +34,9 @@ def import_(
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="What to call it, if not as the file is.", show_default=False
+            metavar="NAME",
+            help="What to call it, if not as the file is; for one PATH.",
+            show_default=False,
         ),
     ] = None,
     flat: Annotated[
@@ -44,9 +46,13 @@ def import_(
     ca_file: CaFileOption = None,
     directory_sizes: Annotated[
         Sizes,
-        typer.Option(help="How a daemon wants Directories; tvix's and snix's want them doubled."),
+        typer.Option(
+            help="How the daemon counts the sizes of Directories: tvix's and snix's want `doubled`."
+        ),
     ] = Sizes.documented,
-    as_json: Annotated[bool, typer.Option("--json", help="Print an array, at the end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON array, at the end.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Take files and folders into the store; print their store paths, as `nix-store --add` does.

@@ -33,26 +33,36 @@ def info(
         typer.Option(
             "--from",
             metavar=PLACE,
-            help="Whom to ask: as for `copy`. Left out: the local daemon.",
+            help="Whom to ask, named as for `copy`. Left out: the local daemon.",
             show_default=False,
         ),
     ] = None,
     compose: ComposeOption = None,
     closure_size: Annotated[
         bool,
-        typer.Option("--closure-size", "-S", help="Also the sizes of all NARs they need together."),
+        typer.Option(
+            "--closure-size",
+            "-S",
+            help="Also tell the size of all NARs that a path needs together.",
+        ),
     ] = False,
     netrc_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Logins.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Logins, as in a .netrc.", show_default=False),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A token.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="A token, if one is wanted.", show_default=False),
     ] = None,
     ca_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Authorities beside the system's.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Authorities that are believed in addition to the system's.",
+            show_default=False,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
     """Say what is known of store paths. Downloads nothing."""
     from tvixstore.cli.clients import Credentials

@@ -65,7 +65,7 @@ def public(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="A secret key; - or nothing is standard input.",
             show_default=False,
         ),

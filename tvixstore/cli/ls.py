@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def ls(
     path: InsideArgument,
     long: Annotated[
-        bool, typer.Option("--long", "-l", help="Also modes, sizes, and where links lead.")
+        bool, typer.Option("--long", "-l", help="Also show modes, sizes, and where links lead.")
     ] = False,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-R", help="Also what is in folders.")
+        bool, typer.Option("--recursive", "-R", help="Also list what is in folders.")
     ] = False,
     source: SourceOption = None,
     compose: ComposeOption = None,

@@ -14,7 +14,7 @@ def nar_hash(
     base16: Annotated[bool, typer.Option("--base16", help="Write it in hex.")] = False,
     base32: Annotated[bool, typer.Option("--base32", help="Write it in Nix's base 32.")] = False,
     base64: Annotated[bool, typer.Option("--base64", help="Write it in base 64.")] = False,
-    sri: Annotated[bool, typer.Option("--sri", help="sha256-…: the default.")] = False,
+    sri: Annotated[bool, typer.Option("--sri", help="Write it as sha256-…: the default.")] = False,
 ) -> None:
     """Print the SHA-256 of the NAR of each PATH, as `nix hash path` does. Needs no store."""
     asked = {"base16": base16, "base32": base32, "base64": base64, "sri": sri}

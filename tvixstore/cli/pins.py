@@ -73,7 +73,7 @@ def unpin(
 
 
 def pins(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
     compose: ComposeOption = None,
     token_file: TokenFileOption = None,
     ca_file: CaFileOption = None,

@@ -39,7 +39,7 @@ def verify(
         bool,
         typer.Option("--repair", help="Drop what is damaged, and fetch paths that lost it again."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, an object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False,
     compose: ComposeOption = None,
     token_file: TokenFileOption = None,
     ca_file: CaFileOption = None,
