@@ -16,9 +16,11 @@ end
 
 complete -c tvix-store -f
 
-complete -c tvix-store -n '__tvix_store_at' -a daemon -d 'Run the store, until SIGTERM or SIGINT'
+complete -c tvix-store -n '__tvix_store_at' -a daemon -d 'Run the store, until SIGTERM or SIGINT. SIGHUP has the compose file read again'
 complete -c tvix-store -n '__tvix_store_at' -a copy -d 'Copy store paths, with all that they refer to, from one place to another'
 complete -c tvix-store -n '__tvix_store_at' -a info -d 'Say what is known of store paths. Downloads nothing'
+complete -c tvix-store -n '__tvix_store_at' -a top -d 'Watch what a daemon is fetching, for whom, and how fast; `q` ends it'
+complete -c tvix-store -n '__tvix_store_at' -a explain -d 'Say why the last answers about a store path were what they were'
 complete -c tvix-store -n '__tvix_store_at' -a import -d 'Take files and folders into the store; print their store paths, as `nix-store --add` does'
 complete -c tvix-store -n '__tvix_store_at' -a nar-hash -d 'Print the SHA-256 of the NAR of each PATH, as `nix hash path` does. Needs no store'
 complete -c tvix-store -n '__tvix_store_at' -a nar -d 'Write the NAR of a store path to standard output, as `nix-store --dump` does'
@@ -36,6 +38,7 @@ complete -c tvix-store -n '__tvix_store_at' -l version -d 'Say which version it 
 complete -c tvix-store -n '__tvix_store_at' -s h -l help -d 'Show this message and exit'
 
 complete -c tvix-store -n '__tvix_store_at daemon' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
+complete -c tvix-store -n '__tvix_store_at daemon' -l watch -d 'Apply the compose file whenever it changes, as SIGHUP does'
 complete -c tvix-store -n '__tvix_store_at daemon' -s h -l help -d 'Show this message and exit'
 
 complete -c tvix-store -n '__tvix_store_at copy' -l from -r -F -d 'Where to copy from: grpc+http(s)://HOST:PORT, grpc+unix:///PATH, http(s)://…, file:///FOLDER, or a compose file. Left out: the local daemon'
@@ -72,6 +75,24 @@ complete -c tvix-store -n '__tvix_store_at info' -l ca-file -r -F -d 'Authoritie
 complete -c tvix-store -n '__tvix_store_at info' -l json -d 'Print a JSON array'
 complete -c tvix-store -n '__tvix_store_at info' -s h -l help -d 'Show this message and exit'
 complete -c tvix-store -n '__tvix_store_at info' -F
+
+complete -c tvix-store -n '__tvix_store_at top' -l from -x -d 'The daemon: grpc+http(s)://HOST:PORT or grpc+unix:///PATH. Left out: the one that runs on the compose file'
+complete -c tvix-store -n '__tvix_store_at top' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
+complete -c tvix-store -n '__tvix_store_at top' -l interval -x -d 'Seconds from one look to the next'
+complete -c tvix-store -n '__tvix_store_at top' -l once -d 'Look once'
+complete -c tvix-store -n '__tvix_store_at top' -l json -d 'As JSON, a line a look'
+complete -c tvix-store -n '__tvix_store_at top' -l token-file -r -F -d 'A token with the right `read`, if the daemon wants one'
+complete -c tvix-store -n '__tvix_store_at top' -l ca-file -r -F -d 'Authorities that are believed in addition to the system\'s'
+complete -c tvix-store -n '__tvix_store_at top' -s h -l help -d 'Show this message and exit'
+
+complete -c tvix-store -n '__tvix_store_at explain' -l dry-run -d 'Also look it up now, without fetching its NAR'
+complete -c tvix-store -n '__tvix_store_at explain' -l all -d 'Also nodes that only passed a call on'
+complete -c tvix-store -n '__tvix_store_at explain' -l json -d 'As JSON, with all there is'
+complete -c tvix-store -n '__tvix_store_at explain' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
+complete -c tvix-store -n '__tvix_store_at explain' -l token-file -r -F -d 'A token with the right `read`'
+complete -c tvix-store -n '__tvix_store_at explain' -l ca-file -r -F -d 'Authorities beside the system\'s'
+complete -c tvix-store -n '__tvix_store_at explain' -s h -l help -d 'Show this message and exit'
+complete -c tvix-store -n '__tvix_store_at explain' -F
 
 complete -c tvix-store -n '__tvix_store_at import' -l to -r -F -d 'Where to: a daemon\'s URL or a compose file. Left out: the local daemon'
 complete -c tvix-store -n '__tvix_store_at import' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
@@ -171,6 +192,7 @@ complete -c tvix-store -n '__tvix_store_at compose' -a check -d 'Check a compose
 complete -c tvix-store -n '__tvix_store_at compose' -a show -d 'Show the tree of services that a compose file stands for, without its secrets'
 complete -c tvix-store -n '__tvix_store_at compose' -s h -l help -d 'Show this message and exit'
 
+complete -c tvix-store -n '__tvix_store_at compose check' -l strict -d 'Fail on a warning, too'
 complete -c tvix-store -n '__tvix_store_at compose check' -s h -l help -d 'Show this message and exit'
 complete -c tvix-store -n '__tvix_store_at compose check' -F
 
