@@ -52,6 +52,8 @@ class Cache:
         # How often the fault struck, as far as a server can see that.
         self.hits = 0
         self.struck = asyncio.Event()
+        # Set when it struck, or when somebody came for the NAR.
+        self.chosen = asyncio.Event()
         # Targets in the order in which they were asked for.
         self.log: list[str] = []
         self._trouble = trouble
@@ -139,6 +141,7 @@ class Cache:
     def _strike(self) -> None:
         self.hits += 1
         self.struck.set()
+        self.chosen.set()
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -164,7 +167,9 @@ class Cache:
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         if self._winner is not None and request.target == self._path.narinfo_target:
-            await self._wait_for(self._winner, reader)
+            await self._wait_for(self._winner)
+        if request.target == self._path.nar_target:
+            self.chosen.set()
         if request.target == _LOOP:
             await send(writer, "302 Found", b"", {"Location": str(self._target)})
         elif request.target not in self._files:
@@ -179,15 +184,15 @@ class Cache:
             if leaves or request.target == self._target:
                 self._strike()
 
-    async def _wait_for(self, winner: Cache, reader: asyncio.StreamReader) -> None:
-        """Lets `winner` be first. Where its narinfo is good, that is until the client has it."""
+    async def _wait_for(self, winner: Cache) -> None:
+        """Lets `winner` be first. Where its narinfo is good, that is until its NAR is wanted: a
+        lookup may go on though it has lost."""
         trouble = winner._trouble
         assert trouble is not None
         if trouble.place == "narinfo":
             await winner.met()
-        elif not winner.struck.is_set():
-            await reader.read(1)
-            raise _Broken
+        else:
+            await winner.chosen.wait()
 
     def _is_described(self) -> bool:
         """Whether the NAR is what comes next."""
