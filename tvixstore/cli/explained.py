@@ -70,7 +70,8 @@ def _rows(
 ) -> Iterator[Row]:
     for number, step in enumerate(steps, 1):
         while not everything and _passed_on(step):
-            step = step["steps"][0]
+            # When they were asked is the order in which they are told.
+            step = {**step["steps"][0], "at": step["at"], "seconds": step["seconds"]}
         last = number == len(steps)
         corner, below = ("", "") if top else (("└─ ", "   ") if last else ("├─ ", "│  "))
         yield _row(step, lead + corner)
