@@ -189,6 +189,7 @@ async def test_a_nar_that_is_rendered_from_another_daemon_tells_what_that_was_as
             assert any(
                 note["code"] == "grpc" for step in steps(told["lookup"]) for note in step["notes"]
             )
+            assert told["nar"]["summary"].startswith("present: office had it")
             # The other one tells what it did for it.
             there = await document(far, base)
             assert there["lookup"]["front"] == "grpc"
