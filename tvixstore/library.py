@@ -6,7 +6,9 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
+    Collection,
     Iterator,
     Mapping,
 )
@@ -55,13 +57,17 @@ class Store:
     blobs: BlobService
     directories: DirectoryService
     path_infos: PathInfoService
-    # Has every `negative` node of the composition forget what it remembers as absent.
-    forget_absences: Callable[[], None] = lambda: None
     # What holds `blobs` and `directories` together, the threads of the composition, and how its
     # Directories state their sizes: for `import_path` and its like.
     content: Content | None = field(default=None, repr=False)
     pools: Pools | None = field(default=None, repr=False)
     sizes: SizeRule = field(default=SizeRule.DOCUMENTED, repr=False)
+    _forget: Callable[[Collection[bytes]], Awaitable[int]] | None = field(default=None, repr=False)
+
+    async def forget_absences(self, path_hashes: Collection[bytes] = ()) -> int:
+        """Has what was absent asked for anew, by upstreams and by nodes: of the paths with these
+        hashes, or all there is. Returns how many such answers were remembered."""
+        return 0 if self._forget is None else await self._forget(path_hashes)
 
 
 @asynccontextmanager
@@ -92,10 +98,10 @@ async def _running(config: Config) -> AsyncIterator[Store]:
             composition.content.blobs,
             composition.content.directories,
             composition.path_infos,
-            composition.forget_absences,
             composition.content,
             composition.pools,
             SizeRule(config.daemon.directory_sizes),
+            composition.forget_absences,
         )
 
 

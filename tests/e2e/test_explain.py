@@ -189,6 +189,7 @@ async def test_a_nar_that_is_rendered_from_another_daemon_tells_what_that_was_as
             assert any(
                 note["code"] == "grpc" for step in steps(told["lookup"]) for note in step["notes"]
             )
+            assert told["nar"]["summary"].startswith("present: office had it")
             # The other one tells what it did for it.
             there = await document(far, base)
             assert there["lookup"]["front"] == "grpc"
@@ -225,3 +226,22 @@ async def test_a_lookup_that_hangs_can_be_explained_meanwhile(tmp_path: Path) ->
             assert (await asking).status == 404
             told = (await document(daemon, ABSENT))["lookup"]
             assert (told["outcome"], told["status"]) == ("absent", 404)
+
+
+async def test_a_class_that_was_not_asked_is_told_by_the_names_of_its_members(
+    tmp_path: Path, upstreams: Upstreams
+) -> None:
+    path = make_path("first", upstreams.workshop.secret_key)
+    async with UpstreamServer() as main:
+        for target, body in files_of([path]).items():
+            main.on(target, Reply(body=body))
+        members = [substituter(main.url, upstreams.key, name="main", priority=10)]
+        for name, priority in (("one", 20), ("two", 20), ("three", 30)):
+            members.append(
+                substituter("http://127.0.0.1:1", upstreams.key, name=name, priority=priority)
+            )
+        async with Daemon(tmp_path / "tvix", members) as daemon:
+            assert (await daemon.get(path.narinfo_target)).status == 200
+            told = await document(daemon, path.digits)
+    texts = [note["text"] for step in steps(told["lookup"]) for note in step["notes"]]
+    assert "not asked: one, two, three" in texts

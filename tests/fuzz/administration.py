@@ -37,6 +37,8 @@ ADMINISTRATION: dict[str, Target[Any]] = {
     "admin-pin": form(messages.PIN, PinRequest(_PATH, "", False), PinRequest(_PATH, None, True)),
     "admin-pinned": form(messages.PINNED, Pinned(_PIN, 3, 1 << 40, (_PATH,), 2)),
     "admin-unpin": form(messages.UNPIN, _PATH),
+    "admin-forget": form(messages.FORGET, [_PATH.hash, _PATH.hash]),
+    "admin-forgotten": form(messages.FORGOTTEN, 3),
     "admin-verify": form(messages.VERIFY, VerifyRequest(True, (_PATH, _PATH))),
     "admin-event": form(
         messages.EVENT,

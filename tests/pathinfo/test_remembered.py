@@ -305,3 +305,49 @@ async def test_names_and_hashes_of_another_length_are_refused(clock: Clock) -> N
                 answers.remember(upstream, path_hash, None, HOUR)
             with pytest.raises(InvalidData):
                 answers.forget(upstream, path_hash)
+
+
+async def test_absences_are_forgotten_on_demand_and_for_good_and_nothing_else_is(
+    clock: Clock,
+) -> None:
+    table = Table()
+    async with remembering(table, clock, capacity=5000) as answers:
+        for number in range(1200):
+            answers.remember(UP, key(number), None, HOUR)
+        answers.remember(UP, key(5000), "text", HOUR)
+    async with remembering(table, clock, capacity=5000) as answers:
+        # Some are on disk, one is not there yet.
+        answers.remember(OTHER_UP, key(0), None, HOUR)
+        assert await answers.forget_absences() == 1201
+        assert await answers.get(UP, key(0)) is None
+        assert await answers.get(OTHER_UP, key(0)) is None
+        assert await answers.get(UP, key(5000)) == "text"
+        assert await answers.forget_absences() == 0
+        answers.remember(UP, key(0), None, HOUR)
+    async with remembering(table, clock, capacity=5000) as answers:
+        assert await answers.get(UP, key(0)) is ABSENT
+        assert await answers.get(UP, key(1199)) is None
+        assert await answers.get(OTHER_UP, key(0)) is None
+
+
+async def test_absences_of_one_path_are_forgotten_for_all_upstreams(clock: Clock) -> None:
+    table = Table()
+    async with remembering(table, clock) as answers:
+        answers.remember(UP, key(0), None, HOUR)
+        answers.remember(UP, key(1), None, HOUR)
+    async with remembering(table, clock) as answers:
+        answers.remember(OTHER_UP, key(0), None, HOUR)
+        assert await answers.forget_absences([key(0)]) == 2
+        assert await answers.get(UP, key(0)) is None
+        assert await answers.get(OTHER_UP, key(0)) is None
+        assert await answers.get(UP, key(1)) is ABSENT
+
+
+async def test_an_absence_from_before_it_was_forgotten_is_not_remembered(clock: Clock) -> None:
+    async with remembering(Table(), clock) as answers:
+        moment = answers.moment()
+        await answers.forget_absences()
+        answers.remember_absent(UP, key(), HOUR, moment)
+        assert await answers.get(UP, key()) is None
+        answers.remember_absent(UP, key(), HOUR, answers.moment())
+        assert await answers.get(UP, key()) is ABSENT

@@ -146,6 +146,18 @@ FORMS: dict[str, tuple[Form[Any], st.SearchStrategy[Any], type[betterproto2.Mess
         (admin_messages.UNPINNED, st.just(True), ours.UnpinResponse, "tvixstore.v1.UnpinResponse"),
         (admin_messages.LIST_PINS, st.none(), ours.ListPinsRequest, "tvixstore.v1.ListPinsRequest"),
         (
+            admin_messages.FORGET,
+            st.lists(hashes, max_size=3),
+            ours.ForgetAbsencesRequest,
+            "tvixstore.v1.ForgetAbsencesRequest",
+        ),
+        (
+            admin_messages.FORGOTTEN,
+            numbers,
+            ours.ForgetAbsencesResponse,
+            "tvixstore.v1.ForgetAbsencesResponse",
+        ),
+        (
             admin_messages.VERIFY,
             st.builds(VerifyRequest, st.booleans(), st.lists(paths).map(tuple)),
             ours.VerifyRequest,
@@ -281,6 +293,11 @@ WRONG: dict[str, tuple[Form[Any], bytes, str]] = {
         admin_messages.PIN,
         b"\x0a\x03abc",
         "PinRequest.store_path: 'abc' is not a store path",
+    ),
+    "a path to be forgotten that is no hash": (
+        admin_messages.FORGET,
+        b"\x0a\x01a",
+        r"ForgetAbsencesRequest.path_hashes\[0\] is 1 bytes long",
     ),
     "an event of two kinds": (
         admin_messages.EVENT,

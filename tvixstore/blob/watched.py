@@ -22,7 +22,7 @@ class WatchedWriter(BlobWriter):
     inner: BlobWriter
     on_break: Callable[[Exception], None] = lambda _: None
     on_commit: Callable[[Digest], Awaitable[None]] = nobody
-    on_doubt: Callable[[], None] = lambda: None
+    on_doubt: Callable[[], object] = lambda: None
 
     async def write(self, data: bytes) -> None:
         try:

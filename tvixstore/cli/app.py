@@ -119,6 +119,7 @@ def _register() -> None:
     from tvixstore.cli.copy import copy
     from tvixstore.cli.explain import explain
     from tvixstore.cli.extract import extract
+    from tvixstore.cli.forget import forget_absences
     from tvixstore.cli.import_ import import_
     from tvixstore.cli.info import info
     from tvixstore.cli.ls import ls
@@ -139,7 +140,7 @@ def _register() -> None:
     app.command()(cat)
     app.command()(extract)
     app.command()(add_nar)
-    for command in (pin, unpin, pins, verify):
+    for command in (pin, unpin, pins, verify, forget_absences):
         app.command()(command)
 
 

@@ -71,6 +71,7 @@ def grpc_front(composition: Composition, daemon: Daemon, access: Access) -> Grpc
         composition.pools,
         access=access,
         upkeep=composition.upkeep,
+        forget_absences=composition.forget_absences,
         access_log=daemon.access_log,
         uses=composition.uses,
         activity=composition.activity,

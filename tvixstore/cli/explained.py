@@ -70,7 +70,7 @@ def _rows(
 ) -> Iterator[Row]:
     for number, step in enumerate(steps, 1):
         while not everything and _passed_on(step):
-            step = step["steps"][0]
+            step = _taken_together(step, step["steps"][0])
         last = number == len(steps)
         corner, below = ("", "") if top else (("└─ ", "   ") if last else ("├─ ", "│  "))
         yield _row(step, lead + corner)
@@ -84,6 +84,15 @@ def _passed_on(step: Document) -> bool:
     (below,) = step["steps"]
     same = (below["outcome"], below["reason"]) == (step["outcome"], step["reason"])
     return same and below["call"] == step["call"]
+
+
+def _taken_together(step: Document, below: Document) -> Document:
+    """As one row: at the time at which the first of them was asked, which is the order in which
+    they are told, and called by both if whoever chose among members knows it by another name."""
+    outer, inner = str(step["node"]).split(" › ")[0], str(below["node"])
+    same = outer.partition("/")[0] in ("root", inner.partition("/")[0])
+    node = inner if same else f"{outer} › {inner}"
+    return {**below, "node": node, "at": step["at"], "seconds": step["seconds"]}
 
 
 def _row(step: Document, lead: str) -> Row:

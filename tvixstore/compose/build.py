@@ -7,7 +7,7 @@ whoever owns that, never by what wraps it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,11 +98,15 @@ class Arriving:
         self.directories: Arrivals[Digest] = Arrivals()
         self.path_infos: Arrivals[bytes] = Arrivals()
 
-    def forget(self) -> None:
-        """Has everybody who remembers that something was absent forget it."""
-        self.blobs.forget()
-        self.directories.forget()
-        self.path_infos.forget()
+    def forget(self, path_hashes: Collection[bytes] = ()) -> int:
+        """Has everybody who remembers that something was absent forget it; how much that was.
+
+        With `path_hashes` no path infos but theirs. What they are made of nobody can know yet, so
+        that this is all blobs and Directories in any case.
+        """
+        infos = self.path_infos
+        count = infos.announce(path_hashes) if path_hashes else infos.forget()
+        return count + self.blobs.forget() + self.directories.forget()
 
 
 class Builder(Assembly):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -209,9 +209,16 @@ class Composition:
         """Returns when nothing is left of the generations before the present one."""
         await self._generations.drained()
 
-    def forget_absences(self) -> None:
-        """Has every node forget what it remembers as absent."""
-        self._arriving.forget()
+    async def forget_absences(self, path_hashes: Collection[bytes] = ()) -> int:
+        """Has everybody forget that something was absent, of some paths alone or of all there is;
+        how many such answers were remembered.
+
+        Raises `StoreError` if what is remembered on disk cannot be changed.
+        """
+        # From what is asked first to what remembers its answers.
+        count = await self._remembered.forget_absences(path_hashes)
+        count += self._generation.extras.far.forget_all()
+        return count + self._arriving.forget(path_hashes)
 
     def trouble(self) -> str | None:
         """Why it cannot serve any more, if it cannot, for `/readyz`."""

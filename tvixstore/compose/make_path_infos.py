@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tvixstore.compose.graph import ROOT
 from tvixstore.compose.key_files import load_key_file
 from tvixstore.compose.long import label_of
 from tvixstore.compose.make_grpc import grpc_path_infos, watch_health
@@ -174,20 +175,29 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> PathInfoService:
     return service
 
 
-def _shown(members: Sequence[str]) -> list[str]:
-    """What members are called in logs and errors: `mirror`, not `mirror/breaker`."""
-    return [shown(member) for member in members]
+def _shown(builder: Builder, members: Sequence[str]) -> list[str]:
+    """What members are called; a class of substituters by all who are in it."""
+
+    def name_of(member: str) -> str:
+        node = builder.graph.path_infos.get(member)
+        # It was not written by anybody, so that its name says nothing.
+        if shown(member) == ROOT and isinstance(node, RaceNode):
+            return ", ".join(_shown(builder, node.members))
+        return shown(member)
+
+    return [name_of(member) for member in members]
 
 
 def _race(builder: Builder, name: str, node: RaceNode) -> PathInfoService:
     members = [builder.path_infos(member) for member in node.members]
-    hedging = hedging_of(builder, "path_infos", name, node, _shown(node.members))
-    return RacingPathInfoService(members, _shown(node.members), hedging)
+    hedging = hedging_of(builder, "path_infos", name, node, _shown(builder, node.members))
+    return RacingPathInfoService(members, _shown(builder, node.members), hedging)
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> PathInfoService:
     members = [builder.path_infos(member) for member in node.members]
-    return FallbackPathInfoService(members, _shown(node.members), builder.daemon.lookup_timeout)
+    names = _shown(builder, node.members)
+    return FallbackPathInfoService(members, names, builder.daemon.lookup_timeout)
 
 
 def _timeout(builder: Builder, name: str, node: TimeoutNode) -> PathInfoService:

@@ -15,7 +15,7 @@ class WatchedPutter(DirectoryPutter):
     there all the same."""
 
     inner: DirectoryPutter
-    on_commit: Callable[[Sequence[Digest]], None]
+    on_commit: Callable[[Sequence[Digest]], object]
     _put: list[Digest] = field(default_factory=list, init=False, repr=False)
 
     async def put(self, directory: Directory) -> None:

@@ -50,11 +50,9 @@ def members_of(steps: Sequence[Document]) -> Iterator[Document]:
 
 
 def name_of(step: Document) -> str:
-    """What a member is called: as what its policies are around."""
-    while step["steps"]:
+    """What a member is called: as what its policies are around, and not as the address of that."""
+    while step["steps"] and step["steps"][0]["kind"] != "download":
         step = step["steps"][0]
-        if step["kind"] == "download":
-            break
     return str(step["node"]).partition("/")[0]
 
 

@@ -36,6 +36,7 @@ class SubstitutedExtras:
     _absent: TtlMap[str, bool] = field(
         default_factory=lambda: TtlMap(_CAPACITY), init=False, repr=False
     )
+    _forgettings: int = field(default=0, init=False, repr=False)
 
     async def open(self, name: ExtraName) -> ByteStream | None:
         """The extra as one of them has it, or `None`; raises `Unavailable` and `Skipped`."""
@@ -49,11 +50,19 @@ class SubstitutedExtras:
         """It is somewhere by now."""
         self._absent.discard(name.path)
 
+    def forget_all(self) -> int:
+        """Forgets every absence; how many there were."""
+        self._forgettings += 1
+        count = len(self._absent)
+        self._absent = TtlMap(_CAPACITY)
+        return count
+
     async def _first(
         self, path: str, ask: Callable[[ExtrasSource], Coroutine[Any, Any, Stream | None]]
     ) -> Stream | None:
         if not self.classes or self._absent.get(path) is not None:
             return None
+        forgettings = self._forgettings
         asking = [self._class_member(members, ask) for members in self.classes]
         try:
             async with asyncio.timeout(self.lookup_timeout) as scope:
@@ -65,7 +74,9 @@ class SubstitutedExtras:
                 ) from None
             raise
         if found is None:
-            self._absent.put(path, True, self.negative_ttl)
+            # Unless it may have come just before all absences were forgotten.
+            if forgettings == self._forgettings:
+                self._absent.put(path, True, self.negative_ttl)
             return None
         return found[1]
 

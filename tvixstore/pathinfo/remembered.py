@@ -8,10 +8,11 @@ Expiry is by the wall clock, since it has to hold across restarts.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, TypeAlias
@@ -125,6 +126,9 @@ class RememberedAnswers:
         self._writes: WriteBehind[bytes, _Answer] = WriteBehind(
             "remembered", self._write, delay=_DELAY, batch=_BATCH
         )
+        # Who changes the table; and how often absences were forgotten on demand.
+        self._changing = asyncio.Lock()
+        self._forgettings = 0
         # Rows that were not ours to read, and reads of the table that failed.
         self.corrupt = 0
         self.failed_reads = 0
@@ -160,6 +164,58 @@ class RememberedAnswers:
         """Drops what is remembered, if anything is."""
         self._writes.put(_key(upstream, path_hash), _FORGOTTEN)
 
+    def moment(self) -> int:
+        """Before an upstream is asked: what to `remember_absent` its answer with."""
+        return self._forgettings
+
+    def remember_absent(self, upstream: bytes, path_hash: bytes, ttl: float, moment: int) -> None:
+        """Keeps that it was absent when asked for after `moment`, unless absences were forgotten
+        since: it may have come just before that."""
+        if moment == self._forgettings:
+            self.remember(upstream, path_hash, None, ttl)
+        else:
+            self.forget(upstream, path_hash)
+
+    async def forget_absences(self, path_hashes: Collection[bytes] = ()) -> int:
+        """Drops all absences, or those of some paths; how many there were.
+
+        Raises `StoreError` if the table cannot be changed.
+        """
+        self._forgettings += 1
+        wanted = frozenset(path_hashes)
+        dropped = set()
+        for key, answer in self._writes.waiting():
+            if _is_absence(answer, key, wanted):
+                self._writes.put(key, _FORGOTTEN)
+                if answer.counts(self._millis()):
+                    dropped.add(key)
+        after: bytes | None = _ANSWER
+        while after is not None:
+            # Between two pages others get their turn.
+            async with self._changing:
+                after, gone = await self._drop_absences(after, wanted)
+            dropped.update(gone)
+        return len(dropped)
+
+    async def _drop_absences(
+        self, after: bytes, wanted: Collection[bytes]
+    ) -> tuple[bytes | None, list[bytes]]:
+        """A page of it: where to go on, and the keys of those that counted."""
+        page = await self._table.scan(_ANSWER, after, _PAGE)
+        now = self._millis()
+        changes: list[Change] = []
+        gone = []
+        for row_key, row in page:
+            key, answer = row_key[len(_ANSWER) :], _decode_or_none(row)
+            if answer is not None and _is_absence(answer, key, wanted):
+                # Its row of the index goes in its time, as it does for all that is forgotten.
+                changes.append((row_key, None))
+                if answer.counts(now):
+                    gone.append(key)
+        if changes:
+            await self._table.apply(changes)
+        return (page[-1][0] if page else None), gone
+
     async def aclose(self) -> None:
         """Writes what waits."""
         await self._writes.aclose()
@@ -187,6 +243,10 @@ class RememberedAnswers:
             return None
 
     async def _write(self, answers: Mapping[bytes, _Answer]) -> None:
+        async with self._changing:
+            await self._write_now(answers)
+
+    async def _write_now(self, answers: Mapping[bytes, _Answer]) -> None:
         if self._rows is None:
             self._rows = await self._count_rows()
         coming = sum(answer is not _FORGOTTEN for answer in answers.values())
@@ -255,6 +315,13 @@ class RememberedAnswers:
             count += len(page)
             after = page[-1][0]
         return count
+
+
+def _is_absence(answer: _Answer, key: bytes, wanted: Collection[bytes]) -> bool:
+    """Whether it says that a path is absent, one of those `wanted`, or any if none is."""
+    if answer.said is not ABSENT or answer is _FORGOTTEN:
+        return False
+    return not wanted or key[-HASH_BYTES:] in wanted
 
 
 def _tell(answer: _Answer, left: float) -> None:

@@ -172,9 +172,8 @@ class Breaker:
 
     def _tell_of_change(self, tell: Tell) -> None:
         if self.is_open:
-            text = (
-                f"left alone for {spell(self.open_for)}: it failed {self._in_a_row} times in a row"
-            )
+            times = "once" if self._in_a_row == 1 else f"{self._in_a_row} times in a row"
+            text = f"from now on left alone for {spell(self.open_for)}: it failed {times}"
             tell("breaker.opened", text, self.open_for)
         else:
             tell("breaker.closed", "it is up again", None)

@@ -58,16 +58,17 @@ class Absences(Generic[Key]):
         elif moment == self._arrivals:
             self._absent.put(key, True, self._ttl)
 
-    def arrived(self, keys: Iterable[Key]) -> None:
-        """Those keys are there now, or may be."""
+    def arrived(self, keys: Iterable[Key]) -> int:
+        """Those keys are there now, or may be; how many of them were taken for absent."""
         self._arrivals += 1
-        for key in keys:
-            self._absent.discard(key)
+        return sum(self._absent.discard(key) for key in keys)
 
-    def forget(self) -> None:
-        """Forgets everything."""
+    def forget(self) -> int:
+        """Forgets everything; how many there were."""
         self._arrivals += 1
+        count = len(self._absent)
         self._absent = TtlMap(self._capacity)
+        return count
 
 
 class Arrivals(Generic[Key]):
@@ -85,14 +86,13 @@ class Arrivals(Generic[Key]):
     def unsubscribe(self, absences: Absences[Key]) -> None:
         self._listeners.remove(absences)
 
-    def announce(self, keys: Iterable[Key]) -> None:
-        """Those keys have come."""
-        if self._listeners:
-            come = list(keys)
-            for absences in self._listeners:
-                absences.arrived(come)
+    def announce(self, keys: Iterable[Key]) -> int:
+        """Those keys have come, or may have; how often one of them was taken for absent."""
+        if not self._listeners:
+            return 0
+        come = list(keys)
+        return sum(absences.arrived(come) for absences in self._listeners)
 
-    def forget(self) -> None:
-        """Has everybody forget everything."""
-        for absences in self._listeners:
-            absences.forget()
+    def forget(self) -> int:
+        """Has everybody forget everything; how much that was."""
+        return sum(absences.forget() for absences in self._listeners)

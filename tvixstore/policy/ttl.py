@@ -47,6 +47,6 @@ class TtlMap(Generic[Key, Value]):
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 
-    def discard(self, key: Key) -> None:
-        """Forgets the key, if it is there."""
-        self._entries.pop(key, None)
+    def discard(self, key: Key) -> bool:
+        """Forgets the key; whether it was there."""
+        return self._entries.pop(key, None) is not None

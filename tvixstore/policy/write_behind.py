@@ -56,6 +56,10 @@ class WriteBehind(Generic[Key, Value]):
         value = self._pending.get(key)
         return self._writing.get(key) if value is None else value
 
+    def waiting(self) -> list[tuple[Key, Value]]:
+        """What is not written yet."""
+        return list({**self._writing, **self._pending}.items())
+
     def put(self, key: Key, value: Value) -> None:
         """Has `value` written sometime; the last one for a key wins. Nothing after `aclose`."""
         full = len(self._pending) >= self._batch * _WAITING_BATCHES and key not in self._pending

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Final, TypeVar
 
@@ -9,7 +10,7 @@ from tvixstore.castore.message import Message, bytes_field, number_field, text_f
 from tvixstore.errors import InvalidData
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import Pin
-from tvixstore.rpc.messages import Form
+from tvixstore.rpc.messages import PATH_HASH_BYTES, Form
 from tvixstore.upkeep import (
     KINDS,
     OUTCOMES,
@@ -108,6 +109,25 @@ def _decode_unpinned(data: bytes) -> bool:
 
 def _decode_list(data: bytes) -> None:
     Message(data, "ListPinsRequest")
+
+
+def _encode_forget(path_hashes: Sequence[bytes]) -> bytes:
+    return b"".join(bytes_field(1, each) for each in path_hashes)
+
+
+def _decode_forget(data: bytes) -> Sequence[bytes]:
+    path_hashes = Message(data, "ForgetAbsencesRequest").repeated(1, "path_hashes")
+    for position, each in enumerate(path_hashes):
+        if len(each) != PATH_HASH_BYTES:
+            raise InvalidData(
+                f"ForgetAbsencesRequest.path_hashes[{position}] is {len(each)} bytes long, "
+                f"expected {PATH_HASH_BYTES}"
+            )
+    return path_hashes
+
+
+def _decode_forgotten(data: bytes) -> int:
+    return Message(data, "ForgetAbsencesResponse").number(1, "forgotten")
 
 
 def _encode_verify(request: VerifyRequest) -> bytes:
@@ -212,5 +232,9 @@ UNPIN: Form[StorePath] = Form(
 # That it was done: where nothing was pinned, there is no such reply.
 UNPINNED: Form[bool] = Form("UnpinResponse", lambda _: b"", _decode_unpinned)
 LIST_PINS: Form[None] = Form("ListPinsRequest", lambda _: b"", _decode_list)
+FORGET: Form[Sequence[bytes]] = Form("ForgetAbsencesRequest", _encode_forget, _decode_forget)
+FORGOTTEN: Form[int] = Form(
+    "ForgetAbsencesResponse", lambda count: number_field(1, count), _decode_forgotten
+)
 VERIFY = Form("VerifyRequest", _encode_verify, _decode_verify)
 EVENT: Form[Event] = Form("VerifyEvent", _encode_event, _decode_event)

@@ -71,6 +71,9 @@ LIST_PINS = Method(
     _ADMIN, "ListPins", _SERVED, admin_messages.LIST_PINS, admin_messages.PINNED, _OURS
 )
 VERIFY = Method(_ADMIN, "Verify", _SERVED, admin_messages.VERIFY, admin_messages.EVENT, _OURS)
+FORGET_ABSENCES = Method(
+    _ADMIN, "ForgetAbsences", _UNARY, admin_messages.FORGET, admin_messages.FORGOTTEN, _OURS
+)
 WATCH = Method(
     _INSIGHT, "Watch", _SERVED, activity_messages.WATCH, activity_messages.SNAPSHOT, _OURS
 )

@@ -85,7 +85,10 @@ class NixPathInfoService(PathInfoService):
     _parsed: Lru[bytes, _Known] = field(default_factory=lambda: Lru(PARSED), repr=False)
     _aside: TtlMap[bytes, str] = field(default_factory=lambda: TtlMap(10_000), repr=False)
     _rejected: TtlMap[bytes, bool] = field(default_factory=lambda: TtlMap(10_000), repr=False)
-    _asking: SingleFlight[bytes, _Known | None] = field(default_factory=SingleFlight, repr=False)
+    # Whoever asks after absences were forgotten joins no question of before that.
+    _asking: SingleFlight[tuple[bytes, int], _Known | None] = field(
+        default_factory=SingleFlight, repr=False
+    )
 
     def __repr__(self) -> str:
         return f"nix {self.upstream!r}"
@@ -165,21 +168,22 @@ class NixPathInfoService(PathInfoService):
                 self.remembered.forget(self.key, path_hash)
         hearsay.say(from_memory=False)
         try:
-            return await self._asking.run(path_hash, lambda: self._ask(path_hash))
+            moment = self.remembered.moment()
+            return await self._asking.run((path_hash, moment), lambda: self._ask(path_hash, moment))
         except CorruptData:
             # One bad path that a client asks for again and again is one failure, not many.
             hearsay.say(from_memory=self._rejected.get(path_hash) is not None)
             self._rejected.put(path_hash, True, SET_ASIDE)
             raise
 
-    async def _ask(self, path_hash: bytes) -> _Known | None:
+    async def _ask(self, path_hash: bytes, moment: int) -> _Known | None:
         with Waiting("lookup", nixbase32.encode(path_hash), self.upstream.name) as asked:
             text = await self.upstream.narinfo(path_hash)
             await self.upstream.check_store_dir()
             if text is None:
                 asked.absent()
         if text is None:
-            self.remembered.remember(self.key, path_hash, None, self.negative_ttl)
+            self.remembered.remember_absent(self.key, path_hash, self.negative_ttl, moment)
             return None
         known = await self._believe(path_hash, text)
         self.remembered.remember(self.key, path_hash, text, self.narinfo_ttl)

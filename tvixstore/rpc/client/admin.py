@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from tvixstore.errors import AbsentPath, CorruptData
 from tvixstore.nix import StorePath
 from tvixstore.rpc.client.peer import Peer
-from tvixstore.rpc.methods import LIST_PINS, PIN, UNPIN, VERIFY
+from tvixstore.rpc.methods import FORGET_ABSENCES, LIST_PINS, PIN, UNPIN, VERIFY
 from tvixstore.upkeep import (
     Event,
     Pinned,
@@ -57,3 +57,11 @@ class GrpcUpkeep(Upkeep):
                 yield event
         if not isinstance(event, Summary):
             raise CorruptData(f"{self._peer.name}: the check ends well, and without a summary")
+
+
+async def forget_absences(peer: Peer, path_hashes: Sequence[bytes] = ()) -> int:
+    """Has a daemon of ours ask anew for what was absent; how many answers it remembered."""
+    forgotten = await peer.ask(FORGET_ABSENCES, path_hashes, patient=True)
+    if forgotten is None:
+        raise CorruptData(f"{peer.name}: what it has forgotten is not found")
+    return forgotten

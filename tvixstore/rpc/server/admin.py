@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 
 from grpclib.const import Status
 
 from tvixstore.errors import AbsentPath, Unsupported
-from tvixstore.nix import StorePath
+from tvixstore.log import Logger
+from tvixstore.nix import StorePath, nixbase32
 from tvixstore.rpc.server.refusals import Refusal, absent
 from tvixstore.upkeep import Event, Pinned, PinRequest, Upkeep, VerifyRequest
+
+_log = Logger("tvixstore.rpc")
+
+# Paths that a line of the log names.
+_NAMED: Final = 10
 
 
 @dataclass(eq=False, slots=True)
@@ -20,6 +27,7 @@ class AdminHandlers:
     # `None`: nothing is kept here.
     upkeep: Upkeep | None
     draining: asyncio.Event
+    forget: Callable[[Collection[bytes]], Awaitable[int]] | None
 
     async def pin(self, request: PinRequest) -> Pinned:
         try:
@@ -47,6 +55,14 @@ class AdminHandlers:
                     yield pinned
         except Unsupported as error:
             raise _never(error) from error
+
+    async def forget_absences(self, path_hashes: Sequence[bytes]) -> int:
+        if self.forget is None:
+            raise Refusal(Status.FAILED_PRECONDITION, "this daemon remembers no absences")
+        count = await self.forget(path_hashes)
+        names = ", ".join(map(nixbase32.encode, path_hashes[:_NAMED]))
+        _log.info("absences.forgotten", key=names or None, paths=len(path_hashes), count=count)
+        return count
 
     async def verify(self, request: VerifyRequest) -> AsyncGenerator[Event, None]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from tvixstore.access import Access
@@ -46,6 +47,8 @@ class GrpcFront:
     access: Access = field(default_factory=lambda: Access.of("read"))
     # What operators ask of the store, if there is one.
     upkeep: Upkeep | None = None
+    # Has absences of some paths, or all, forgotten; how many there were.
+    forget_absences: Callable[[Collection[bytes]], Awaitable[int]] | None = None
     # What is under way, for those who watch.
     activity: Activity = field(default_factory=Activity)
     # Whether each call is logged.

@@ -112,11 +112,12 @@ def _store_rows(front: GrpcFront) -> list[Row]:
 
 
 def _admin_rows(front: GrpcFront, dispatcher: Dispatcher) -> list[Row]:
-    admin = AdminHandlers(front.upkeep, dispatcher.draining)
+    admin = AdminHandlers(front.upkeep, dispatcher.draining, front.forget_absences)
     return [
         Row(methods.PIN, _unary(admin.pin), "admin"),
         Row(methods.UNPIN, _unary(admin.unpin), "admin"),
         Row(methods.LIST_PINS, _stream_out(admin.pins), "admin", gathers=True),
+        Row(methods.FORGET_ABSENCES, _unary(admin.forget_absences), "admin"),
         Row(methods.VERIFY, _stream_out(admin.verify), "admin"),
     ]
 

@@ -13,6 +13,8 @@ __all__ = (
     "Description",
     "ExplainRequest",
     "Explanation",
+    "ForgetAbsencesRequest",
+    "ForgetAbsencesResponse",
     "InsightStub",
     "ListPinsRequest",
     "NarChunk",
@@ -185,6 +187,42 @@ class Explanation(betterproto2.Message):
 
 
 default_message_pool.register_message("tvixstore.v1", "Explanation", Explanation)
+
+
+@dataclass(eq=False, repr=False)
+class ForgetAbsencesRequest(betterproto2.Message):
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return TVIXSTORE_V1_ADMIN_PROTO_DESCRIPTOR.message_types_by_name["ForgetAbsencesRequest"]
+
+    path_hashes: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
+    """
+    Hashes of store paths, 20 bytes each; none stands for all there are.
+    """
+
+
+default_message_pool.register_message(
+    "tvixstore.v1", "ForgetAbsencesRequest", ForgetAbsencesRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class ForgetAbsencesResponse(betterproto2.Message):
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return TVIXSTORE_V1_ADMIN_PROTO_DESCRIPTOR.message_types_by_name["ForgetAbsencesResponse"]
+
+    forgotten: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    Answers that were remembered.
+    """
+
+
+default_message_pool.register_message(
+    "tvixstore.v1", "ForgetAbsencesResponse", ForgetAbsencesResponse
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -592,6 +630,27 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
         ):
             yield response
 
+    async def forget_absences(
+        self,
+        message: "ForgetAbsencesRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ForgetAbsencesResponse":
+        """
+        What was absent is asked for anew: somebody has just put it elsewhere.
+        """
+
+        return await self._unary_unary(
+            "/tvixstore.v1.Admin/ForgetAbsences",
+            message,
+            ForgetAbsencesResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class BlobsStub(betterproto2_grpclib.ServiceStub):
     async def lacking(
@@ -734,7 +793,7 @@ from ...tvix.castore import v1 as __tvix__castore__v1__
 from ...tvix.store import v1 as __tvix__store__v1__
 
 TVIXSTORE_V1_ADMIN_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
-    b'\n\x18tvixstore/v1/admin.proto\x12\x0ctvixstore.v1"q\n\nPinRequest\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x12\x1d\n\x07comment\x18\x02 \x01(\tH\x00R\x07comment\x88\x01\x01\x12\x19\n\x08no_fetch\x18\x03 \x01(\x08R\x07noFetchB\n\n\x08_comment"\xc0\x01\n\nPinnedPath\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x12\x14\n\x05since\x18\x02 \x01(\x04R\x05since\x12\x18\n\x07comment\x18\x03 \x01(\tR\x07comment\x12\x14\n\x05paths\x18\x04 \x01(\x04R\x05paths\x12\x19\n\x08nar_size\x18\x05 \x01(\x04R\x07narSize\x12\x18\n\x07missing\x18\x06 \x03(\tR\x07missing\x12\x18\n\x07fetched\x18\x07 \x01(\x04R\x07fetched"-\n\x0cUnpinRequest\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath"\x0f\n\rUnpinResponse"\x11\n\x0fListPinsRequest"H\n\rVerifyRequest\x12\x16\n\x06repair\x18\x01 \x01(\x08R\x06repair\x12\x1f\n\x0bstore_paths\x18\x02 \x03(\tR\nstorePaths"\xc4\x01\n\x0bVerifyEvent\x12:\n\x08progress\x18\x01 \x01(\x0b2\x1c.tvixstore.v1.VerifyProgressH\x00R\x08progress\x127\n\x07finding\x18\x02 \x01(\x0b2\x1b.tvixstore.v1.VerifyFindingH\x00R\x07finding\x127\n\x07summary\x18\x03 \x01(\x0b2\x1b.tvixstore.v1.VerifySummaryH\x00R\x07summaryB\x07\n\x05event"u\n\x0eVerifyProgress\x12\x14\n\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n\x04done\x18\x02 \x01(\x04R\x04done\x12\x19\n\x05total\x18\x03 \x01(\x04H\x00R\x05total\x88\x01\x01\x12\x14\n\x05bytes\x18\x04 \x01(\x04R\x05bytesB\x08\n\x06_total"g\n\rVerifyFinding\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07outcome\x18\x04 \x01(\tR\x07outcome"\xa3\x02\n\rVerifySummary\x12\x16\n\x06chunks\x18\x01 \x01(\x04R\x06chunks\x12\x14\n\x05blobs\x18\x02 \x01(\x04R\x05blobs\x12 \n\x0bdirectories\x18\x03 \x01(\x04R\x0bdirectories\x12\x14\n\x05paths\x18\x04 \x01(\x04R\x05paths\x12\x14\n\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x18\n\x07damaged\x18\x06 \x01(\x04R\x07damaged\x12\x1e\n\nunrepaired\x18\x07 \x01(\x04R\nunrepaired\x12\x12\n\x04lost\x18\x08 \x01(\x04R\x04lost\x12\x16\n\x06unread\x18\t \x01(\x04R\x06unread\x12\x16\n\x06strays\x18\n \x01(\x04R\x06strays\x12\x18\n\x07partial\x18\x0b \x01(\x04R\x07partial2\x8f\x02\n\x05Admin\x129\n\x03Pin\x12\x18.tvixstore.v1.PinRequest\x1a\x18.tvixstore.v1.PinnedPath\x12@\n\x05Unpin\x12\x1a.tvixstore.v1.UnpinRequest\x1a\x1b.tvixstore.v1.UnpinResponse\x12E\n\x08ListPins\x12\x1d.tvixstore.v1.ListPinsRequest\x1a\x18.tvixstore.v1.PinnedPath0\x01\x12B\n\x06Verify\x12\x1b.tvixstore.v1.VerifyRequest\x1a\x19.tvixstore.v1.VerifyEvent0\x01b\x06proto3'
+    b'\n\x18tvixstore/v1/admin.proto\x12\x0ctvixstore.v1"q\n\nPinRequest\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x12\x1d\n\x07comment\x18\x02 \x01(\tH\x00R\x07comment\x88\x01\x01\x12\x19\n\x08no_fetch\x18\x03 \x01(\x08R\x07noFetchB\n\n\x08_comment"\xc0\x01\n\nPinnedPath\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x12\x14\n\x05since\x18\x02 \x01(\x04R\x05since\x12\x18\n\x07comment\x18\x03 \x01(\tR\x07comment\x12\x14\n\x05paths\x18\x04 \x01(\x04R\x05paths\x12\x19\n\x08nar_size\x18\x05 \x01(\x04R\x07narSize\x12\x18\n\x07missing\x18\x06 \x03(\tR\x07missing\x12\x18\n\x07fetched\x18\x07 \x01(\x04R\x07fetched"-\n\x0cUnpinRequest\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath"\x0f\n\rUnpinResponse"\x11\n\x0fListPinsRequest"8\n\x15ForgetAbsencesRequest\x12\x1f\n\x0bpath_hashes\x18\x01 \x03(\x0cR\npathHashes"6\n\x16ForgetAbsencesResponse\x12\x1c\n\tforgotten\x18\x01 \x01(\x04R\tforgotten"H\n\rVerifyRequest\x12\x16\n\x06repair\x18\x01 \x01(\x08R\x06repair\x12\x1f\n\x0bstore_paths\x18\x02 \x03(\tR\nstorePaths"\xc4\x01\n\x0bVerifyEvent\x12:\n\x08progress\x18\x01 \x01(\x0b2\x1c.tvixstore.v1.VerifyProgressH\x00R\x08progress\x127\n\x07finding\x18\x02 \x01(\x0b2\x1b.tvixstore.v1.VerifyFindingH\x00R\x07finding\x127\n\x07summary\x18\x03 \x01(\x0b2\x1b.tvixstore.v1.VerifySummaryH\x00R\x07summaryB\x07\n\x05event"u\n\x0eVerifyProgress\x12\x14\n\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n\x04done\x18\x02 \x01(\x04R\x04done\x12\x19\n\x05total\x18\x03 \x01(\x04H\x00R\x05total\x88\x01\x01\x12\x14\n\x05bytes\x18\x04 \x01(\x04R\x05bytesB\x08\n\x06_total"g\n\rVerifyFinding\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07outcome\x18\x04 \x01(\tR\x07outcome"\xa3\x02\n\rVerifySummary\x12\x16\n\x06chunks\x18\x01 \x01(\x04R\x06chunks\x12\x14\n\x05blobs\x18\x02 \x01(\x04R\x05blobs\x12 \n\x0bdirectories\x18\x03 \x01(\x04R\x0bdirectories\x12\x14\n\x05paths\x18\x04 \x01(\x04R\x05paths\x12\x14\n\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x18\n\x07damaged\x18\x06 \x01(\x04R\x07damaged\x12\x1e\n\nunrepaired\x18\x07 \x01(\x04R\nunrepaired\x12\x12\n\x04lost\x18\x08 \x01(\x04R\x04lost\x12\x16\n\x06unread\x18\t \x01(\x04R\x06unread\x12\x16\n\x06strays\x18\n \x01(\x04R\x06strays\x12\x18\n\x07partial\x18\x0b \x01(\x04R\x07partial2\xec\x02\n\x05Admin\x129\n\x03Pin\x12\x18.tvixstore.v1.PinRequest\x1a\x18.tvixstore.v1.PinnedPath\x12@\n\x05Unpin\x12\x1a.tvixstore.v1.UnpinRequest\x1a\x1b.tvixstore.v1.UnpinResponse\x12E\n\x08ListPins\x12\x1d.tvixstore.v1.ListPinsRequest\x1a\x18.tvixstore.v1.PinnedPath0\x01\x12B\n\x06Verify\x12\x1b.tvixstore.v1.VerifyRequest\x1a\x19.tvixstore.v1.VerifyEvent0\x01\x12[\n\x0eForgetAbsences\x12#.tvixstore.v1.ForgetAbsencesRequest\x1a$.tvixstore.v1.ForgetAbsencesResponseb\x06proto3'
 )
 TVIXSTORE_V1_BLOBS_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
     b'\n\x18tvixstore/v1/blobs.proto\x12\x0ctvixstore.v1"\'\n\x0bBlobDigests\x12\x18\n\x07digests\x18\x01 \x03(\x0cR\x07digests"!\n\tBlobBatch\x12\x14\n\x05blobs\x18\x01 \x03(\x0cR\x05blobs2\x85\x01\n\x05Blobs\x12?\n\x07Lacking\x12\x19.tvixstore.v1.BlobDigests\x1a\x19.tvixstore.v1.BlobDigests\x12;\n\x03Put\x12\x17.tvixstore.v1.BlobBatch\x1a\x19.tvixstore.v1.BlobDigests(\x01b\x06proto3'
