@@ -232,6 +232,22 @@ async def test_a_far_that_fails_half_way_breaks_the_closure_visibly() -> None:
 
 
 @virtual_clock
+async def test_what_near_was_given_meanwhile_makes_up_for_a_fill_that_fails() -> None:
+    near, far = Scripted(), holding(*CLOSURE, waits_at=0, breaks_at=0)
+    async with cached(near, far) as cache:
+        first = asyncio.create_task(closure_of(cache, ROOT.digest))
+        await asyncio.sleep(1)
+        assert far.open_closures
+        near.hold(CLOSURE)
+        second = asyncio.create_task(closure_of(cache, ROOT.digest))
+        await asyncio.sleep(1)
+        far.go_on.set()
+        assert await second == WHOLE
+        with suppress(Unavailable):
+            await first
+
+
+@virtual_clock
 async def test_readers_share_one_fill_and_the_slowest_paces_nobody() -> None:
     near, far = Scripted(), holding(*CLOSURE, after=1.0)
     async with cached(near, far) as cache:

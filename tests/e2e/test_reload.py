@@ -194,6 +194,10 @@ async def test_a_broken_file_changes_nothing_and_says_why(tmp_path: Path) -> Non
         assert (await daemon.get(other.narinfo_target)).status == 200
         assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= files + 1
         assert await daemon.metric("tvixstore_reloads_total", outcome="failed") == len(BROKEN)
+        # All that is left where writing it failed, and no reason to forget the substituters.
+        put(daemon, "")
+        assert "is empty" in (await hang_up(daemon, "reload.failed"))["reason"]
+        assert await substituters(daemon) == ["a"]
         daemon.compose.unlink()
         await hang_up(daemon, "reload.failed")
         write(daemon, [at(upstream, "a")])

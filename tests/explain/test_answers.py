@@ -9,7 +9,8 @@ from typing import Any
 from tests.pathinfo.scripted import KEY, Scripted, info_of
 from tests.support.virtual_clock import virtual_clock
 from tvixstore.errors import StoreError, Unavailable, Untrusted
-from tvixstore.explain import Explanations, Request
+from tvixstore.explain import Explanations, Request, found
+from tvixstore.metrics import Metrics
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import PathInfoService
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
@@ -17,6 +18,7 @@ from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.pathinfo.chaos import ChaosPathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.limit import LimitPathInfoService
+from tvixstore.pathinfo.metered import MeteredPathInfoService
 from tvixstore.pathinfo.names import NamesPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
 from tvixstore.pathinfo.optional import OptionalPathInfoService
@@ -297,3 +299,21 @@ async def test_what_is_kept_is_bounded_in_paths_and_in_steps() -> None:
 @virtual_clock
 async def test_nothing_is_told_of_what_was_not_asked_for() -> None:
     assert await Explanations().document(KEY, leaf("far")) is None
+
+
+@virtual_clock
+async def test_a_request_that_is_over_is_not_told_what_the_next_on_its_connection_finds() -> None:
+    explanations, metrics = Explanations(), Metrics()
+    request = Request(Label("http", "request"), "GET nar", tracing.clock())
+    request.path_hash = KEY
+    explanations.begin("nar", request)
+    found("its own")
+    explanations.end(request, tracing.clock())
+    # In the same task, and not told of.
+    found("another")
+    service = MeteredPathInfoService(
+        Scripted(), metrics.node("pathinfo", "near"), label=Label("near", "local")
+    )
+    await service.describe(KEY)
+    assert request.path == "its own"
+    assert request.hit is None

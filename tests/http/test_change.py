@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from tests.http.support import (
     DescribedPaths,
@@ -71,10 +73,20 @@ async def test_what_lasts_as_long_as_its_client_likes_holds_up_nothing(
 
     rows = [routes._row("events", r"/events()", routes._parse_nothing, answer)]
     monkeypatch.setattr(routes, "ROUTES", rows)
-    front = front_of(DescribedPaths(None))
-    async with serving(front) as server, connected(server.addresses[0]) as client:
+    async with (
+        serving(front_of(DescribedPaths(None))) as server,
+        connected(server.addresses[0]) as client,
+    ):
+        front = front_of(DescribedPaths(None))
+        server.change(front, 5.0)
         client.send("GET", "/events")
         assert (await client.read_head())[0] == 200
         await events.waiting.wait()
         assert front.uses.count == 0
-    assert front.uses.count == 0
+        # Nor does it keep in memory what is not served any more.
+        uses, old = front.uses, ref(front)
+        del front
+        server.change(front_of(DescribedPaths(None)), 5.0)
+        gc.collect()
+        assert old() is None
+    assert uses.count == 0

@@ -10,7 +10,9 @@ from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.errors import Unavailable
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.carrying import Carrying
+from tvixstore.policy.deadline import bounded
 from tvixstore.policy.race import Member, race
+from tvixstore.policy.timeout import Timeout
 
 Call = Callable[[], Coroutine[Any, Any, str | None]]
 
@@ -135,6 +137,18 @@ async def test_a_probe_can_be_made_with_nobody_waiting() -> None:
     await asyncio.sleep(1.1)
     assert not breaker.is_open
     assert member.asked == 1
+
+
+@virtual_clock
+async def test_a_probe_that_nobody_waits_for_has_the_time_that_it_takes() -> None:
+    breaker, member = Breaker(failures=1, open_for=30.0), Answering(1.0)
+    carrying = Carrying(breaker)
+    breaker.broke(Unavailable("reset"))
+    await asyncio.sleep(30.0)
+    with bounded(0.1):
+        assert carrying.begin_probe(lambda: breaker.run(lambda: Timeout(5.0).run(member)))
+    await asyncio.sleep(1.1)
+    assert not breaker.is_open
 
 
 @virtual_clock

@@ -19,7 +19,7 @@ from tvixstore.compose import Config, Daemon, lint
 from tvixstore.compose.composition import Composition
 from tvixstore.compose.generation import Changes
 from tvixstore.compose.shared_paths import store_at
-from tvixstore.errors import StoreError
+from tvixstore.errors import ConfigError, StoreError
 from tvixstore.log import Logger
 from tvixstore.policy.tasks import end
 from tvixstore.pools import Pools
@@ -112,7 +112,7 @@ class Reloader:
     async def reload(self) -> bool:
         """Does it; whether the file could be used."""
         try:
-            config = await self._composition.pools.files.run(load, self._path)
+            config = await self._composition.pools.files.run(_read, self._path)
             effective = self._effective(config)
             changes = await self._composition.reload(
                 effective, lambda: self._changed_over(effective.daemon)
@@ -157,6 +157,18 @@ class Reloader:
 
     def _count(self, outcome: str) -> None:
         self._composition.metrics.reloads.labels(outcome).inc()
+
+
+def _read(path: Path | None) -> Config:
+    """As `load`, but for a file with nothing in it, which would be a composition of defaults: that
+    is what is left where writing it failed, and no reason to forget every substituter."""
+    config = load(path)
+    if path is not None and not path.stat().st_size:
+        raise ConfigError(
+            f"{path}: is empty: writing it may have failed; for a composition of defaults, "
+            "write [daemon] into it"
+        )
+    return config
 
 
 async def _watch(pools: Pools, watched: Watched, asked: asyncio.Event) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -137,15 +137,23 @@ class Walk:
         """The Directory from far; `None` if it is the root, and absent."""
         follower = self._origin.get(digest)
         if follower is not None:
-            with suppress(Incomplete):
+            failed: Unavailable | None = None
+            try:
                 if (directory := await self._from_subtree(follower, digest)) is not None:
                     return directory
-            # Far has lost something of this subtree; what is left of it is asked for anew.
+            except Incomplete:
+                pass
+            except Unavailable as error:
+                failed = error
+            # Far has lost something of this subtree, or is down; what is left of it is asked for
+            # anew. Near may have been given it since the fill began that was joined.
             self._whole_failed |= follower.root == self.root
             self._origin = {d: each for d, each in self._origin.items() if each is not follower}
             found = await self._ask_near([digest])
             if digest in found:
                 return found[digest]
+            if failed is not None:
+                raise failed
         directory = await self._from_subtree(self._begin(digest), digest)
         if directory is None and (reason := self._why_missing(digest)) is not None:
             raise reason

@@ -36,6 +36,8 @@ class Explanations:
     def end(self, request: Request, ended: float) -> None:
         """It was answered; nothing more is told of what is done for it."""
         request.ended = ended
+        # Its connection may go on to a request that is not told of.
+        request.takes_hit = False
         if request.reason is not None:
             request.reason = bounded_text(request.reason)
         if request.trace is not None:
@@ -66,7 +68,9 @@ class Explanations:
 
 def found(path: object) -> None:
     """The store path that the request which this task serves is about."""
-    if (request := tracing.here()) is not None:
+    request = tracing.here()
+    # One that is over is another one, which came before on the same connection.
+    if request is not None and request.ended is None:
         request.path = path
 
 

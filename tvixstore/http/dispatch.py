@@ -101,6 +101,8 @@ class Dispatcher:
             if answer.endless:
                 front.uses.end()
                 uses = None
+                # What it has would stay in memory for as long as somebody watches.
+                del front
             return await self._send(request, answer, account)
         finally:
             if uses is not None:
