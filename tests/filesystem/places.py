@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.nar.trees import File, Link, Tree, deep, write_out
 from tests.support.nix_client import environment
 from tvixstore.blob import MemoryBlobService
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, Directory, DirectoryNode
 from tvixstore.directory import MemoryDirectoryService
 from tvixstore.filesystem import Importer, TreeProgress
 from tvixstore.pathinfo import MemoryPathInfoService
@@ -106,6 +106,17 @@ class Places:
         path = self._folder + b"/tree-%d" % self._number
         write_out(tree, path)
         return path
+
+
+async def unfolding(content: Content) -> DirectoryNode:
+    """A few Directories, each of them twice in the next: more than anybody can write down."""
+    directory = Directory(())
+    await content.directories.put(directory)
+    for level in range(55):
+        node = DirectoryNode(directory.digest, (2 << level) - 2)
+        directory = Directory(((b"a", node), (b"b", node)))
+        await content.directories.put(directory)
+    return DirectoryNode(directory.digest, (2 << 55) - 2)
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.filesystem.places import HAND_MADE, LARGE, Nix, few_pools
+from tests.filesystem.places import HAND_MADE, LARGE, Nix, few_pools, unfolding
 from tests.nar.trees import File, Link, Tree, memory, nar_of, read_in, store, trees, write_out
 from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import Incomplete, TreeError
 from tvixstore.filesystem import Extractor, TreeProgress
 from tvixstore.filesystem import placing as room
+from tvixstore.filesystem.placing import Spot
 from tvixstore.pools import Pools
 
 IN_THE_WAY = "is there already, and something else: nothing is written over it"
@@ -256,3 +257,70 @@ def check_part(path: bytes, tree: Tree) -> None:
     for name in os.listdir(path):
         assert name in tree, name
         check_part(path + b"/" + name, tree[name])
+
+
+async def test_a_folder_that_a_kill_left_without_its_mode_gets_it(disk: Disk) -> None:
+    os.makedirs(disk.path + b"/d/e", 0o700)
+    await disk.extract({b"d": {b"e": {}, b"f": {b"g": File(b"1")}}})
+    assert stat.S_IMODE(os.stat(disk.path + b"/d/e").st_mode) == 0o755
+
+
+async def test_no_link_is_made_to_a_file_of_another_mode(disk: Disk) -> None:
+    write_out({b"a": File(LARGE)}, disk.path)
+    os.chmod(disk.path + b"/a", 0o600)
+    await disk.extract({b"a": File(LARGE), b"b": File(LARGE)}, link=True)
+    assert stat.S_IMODE(os.stat(disk.path + b"/b").st_mode) == 0o644
+    assert stat.S_IMODE(os.stat(disk.path + b"/a").st_mode) == 0o600
+
+
+async def test_a_file_that_is_swapped_for_a_link_is_not_shared(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    again = room.Hand.again
+
+    def swapping(hand: room.Hand, spot: Spot, node: FileNode, other: Spot) -> None:
+        os.unlink(disk.path + b"/a")
+        os.symlink(tmp_path / "secret", disk.path + b"/a")
+        again(hand, spot, node, other)
+
+    monkeypatch.setattr(room.Hand, "again", swapping)
+    with pytest.raises(TreeError, match="out/a is there already, and cannot be read"):
+        await disk.extract({b"a": File(b"same"), b"b": File(b"same")}, link=True)
+    assert read_in(disk.path) == {b"a": Link(os.fsencode(tmp_path) + b"/secret")}
+
+
+async def test_what_the_system_refuses_is_not_called_something_else(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree: Tree = {b"a": File(b"1")}
+    await disk.extract(tree)
+    opened = os.open
+
+    def refusing(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == b"a":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(TreeError, match="out/a .* cannot be read: Too many open files"):
+        await disk.extract(tree)
+
+    def listing(_: int) -> list[str]:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "listdir", listing)
+    with pytest.raises(TreeError, match="out cannot be written: Permission denied"):
+        await disk.extract(tree)
+
+
+async def test_a_tree_that_unfolds_without_end_is_begun_with(disk: Disk, pools: Pools) -> None:
+    node = await unfolding(disk.content)
+    begun = asyncio.Event()
+    extractor = Extractor(disk.content, pools, on_progress=lambda _: begun.set())
+    task = asyncio.create_task(extractor.put(node, disk.path))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert disk.is_there()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import random
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ from tests.library.stores import LOCAL
 from tests.nar.trees import File, Link, Tree, nar_of, store, trees, write_out
 from tests.upkeep.house import House, verify
 from tvixstore.castore import Digest, DirectoryNode, FileNode, SizeRule
+from tvixstore.directory import CachedDirectoryService, MemoryDirectoryService
 from tvixstore.errors import InvalidData, TreeError, Unavailable
 from tvixstore.filesystem import Importer, TreeProgress, nar_hash
 from tvixstore.nar import NarIdentity, render
 from tvixstore.nix import ContentAddress, NixHash, StorePath
 from tvixstore.pools import Pools
+from tvixstore.tree import Content
 
 
 async def check(shelf: Shelf, path: bytes, tree: Tree) -> None:
@@ -168,6 +171,43 @@ async def test_hard_links_are_files_of_the_same_contents(shelf: Shelf, tmp_path:
     assert info.nar_sha256 == sha256(nar_of({b"a": File(LARGE), b"b": File(LARGE)}))
     # The second one was not even looked for.
     assert (shelf.progress[-1].files, shelf.progress[-1].sent) == (2, len(LARGE))
+
+
+async def test_a_linked_file_that_changes_unseen_is_not_taken_for_what_it_was(
+    pools: Pools, tmp_path: Path
+) -> None:
+    path = tmp_path / "tree"
+    write_out({b"a": File(LARGE)}, os.fsencode(path))
+    os.link(path / "a", path / "b")
+    shelf = Shelf(pools)
+    with (path / "a").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[-1] = 1
+
+        def change(progress: TreeProgress) -> None:
+            if progress.files == 2:
+                mapped[-1] = 2
+
+        importer = Importer(shelf.content, shelf.path_infos, pools, on_progress=change)
+        with pytest.raises(TreeError, match="tree/[ab] changed while it was read"):
+            await importer.add(path)
+    assert await shelf.paths() == []
+
+
+async def test_a_tier_that_has_the_root_alone_gets_all_of_it(shelf: Shelf, places: Places) -> None:
+    path = places.make({b"a": {b"b": {b"c": File(b"")}}})
+    far = shelf.content.directories
+    info = await shelf.importer.add(path)
+    assert isinstance(info.node, DirectoryNode)
+    near = MemoryDirectoryService()
+    tier = CachedDirectoryService(near, far)
+    # Somebody looked into it.
+    assert await tier.get(info.node.digest) is not None
+    importer = Importer(
+        Content(shelf.blobs, tier), shelf.path_infos, shelf.importer.pools, shelf.importer.sizes
+    )
+    await importer.add(path)
+    closure = [each async for each in near.get_closure(info.node.digest)]
+    assert len(closure) == 3
 
 
 async def test_a_folder_of_very_many_files_is_taken(shelf: Shelf, tmp_path: Path) -> None:

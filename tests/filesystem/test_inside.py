@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
+from tests.filesystem.places import unfolding
 from tests.nar.trees import CountingBlobService, File, Link, Tree, nar_of, store
 from tvixstore.castore import Digest, Directory, FileNode, SymlinkNode
 from tvixstore.directory import MemoryDirectoryService
 from tvixstore.errors import AbsentPath, Incomplete, InvalidData
-from tvixstore.filesystem import Inside, TreeReader
+from tvixstore.filesystem import Found, Inside, TreeReader
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import MemoryPathInfoService, PathInfo
 from tvixstore.tree import Content
@@ -176,3 +179,16 @@ async def test_what_is_inside_has_a_nar_of_its_own(shop: Shop) -> None:
     below = TREE[b"bin"]
     assert await stream.read_all() == nar_of(below)
     assert await (await shop.reader.open_nar(Inside(PATH))).read_all() == nar_of(TREE)
+
+
+async def test_a_tree_that_unfolds_without_end_is_listed_as_far_as_one_reads(shop: Shop) -> None:
+    info = replace(await shop.reader.info(PATH), node=await unfolding(shop.reader.content))
+    await shop.reader.path_infos.put(info)
+    async with aclosing(shop.reader.list(Inside(PATH), recursive=True)) as found:
+        names = [name async for name, _ in first(found, 5000)]
+    assert names[:3] == [b"a", b"a/a", b"a/a/a"] and len(names) == 5000
+
+
+async def first(found: AsyncGenerator[Found, None], count: int) -> AsyncGenerator[Found, None]:
+    for _ in range(count):
+        yield await anext(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -23,6 +23,9 @@ from tvixstore.cli.storing import (
 if TYPE_CHECKING:
     from tvixstore.castore import Node
     from tvixstore.filesystem import Inside
+
+# Written in one go.
+_LINES: Final = 10_000
 
 
 def ls(
@@ -47,14 +50,17 @@ def ls(
 
     async def work() -> int:
         lines: list[bytes] = []
-        async with open_reader(place, token_file, ca_file) as (reader, _):
+        async with open_reader(place, token_file, ca_file) as (reader, pools):
             async with aclosing(reader.list(inside, recursive=recursive)) as found:
-                async for name, node in found:
-                    lines.append(_line(_called(inside, name), node, long=long))
-        try:
-            write_out(lines)
-        except BrokenPipeError:
-            return BROKEN_PIPE
+                try:
+                    async for name, node in found:
+                        lines.append(_line(_called(inside, name), node, long=long))
+                        if len(lines) >= _LINES:
+                            await pools.files.run(write_out, lines)
+                            lines = []
+                    await pools.files.run(write_out, lines)
+                except BrokenPipeError:
+                    return BROKEN_PIPE
         return 0
 
     run(work)

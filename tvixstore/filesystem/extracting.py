@@ -75,16 +75,18 @@ class Extractor:
             finally:
                 placing.close()
 
-    async def _items(self, root: Node, spot: Spot) -> list[_Item]:
+    async def _items(self, root: Node, spot: Spot) -> Iterator[_Item]:
         """All of a tree, each folder before what is in it."""
         if not isinstance(root, DirectoryNode):
-            return [(spot, root, None)]
-        closure = await closure_of(self.content, root.digest)
-        return await self.pools.cpu.run(_items_below, closure, root, spot)
+            return iter([(spot, root, None)])
+        return _items_below(await closure_of(self.content, root.digest), root, spot)
 
 
-def _items_below(closure: dict[Digest, Directory], root: DirectoryNode, spot: Spot) -> list[_Item]:
-    items: list[_Item] = [(spot, root, closure[root.digest])]
+def _items_below(
+    closure: dict[Digest, Directory], root: DirectoryNode, spot: Spot
+) -> Iterator[_Item]:
+    """One by one: there may be far more of them than Directories, which are said once each."""
+    yield spot, root, closure[root.digest]
     way: Way = (spot.name,)
     stack = [(way, iter(closure[root.digest].entries))]
     while stack:
@@ -96,11 +98,10 @@ def _items_below(closure: dict[Digest, Directory], root: DirectoryNode, spot: Sp
         name, node = entry
         check_level(len(way) + 1)
         if isinstance(node, DirectoryNode):
-            items.append((Spot(way, name), node, closure[node.digest]))
+            yield Spot(way, name), node, closure[node.digest]
             stack.append(((*way, name), iter(closure[node.digest].entries)))
         else:
-            items.append((Spot(way, name), node, None))
-    return items
+            yield Spot(way, name), node, None
 
 
 class _Extraction:
@@ -109,6 +110,7 @@ class _Extraction:
     def __init__(self, extractor: Extractor, placing: Placing, place: bytes) -> None:
         self._blobs = extractor.content.blobs
         self._files = extractor.pools.files
+        self._cpu = extractor.pools.cpu
         self._link = extractor.link
         self._slots = extractor._slots
         self._on_progress = extractor.on_progress
@@ -121,10 +123,11 @@ class _Extraction:
         self._again: list[tuple[Spot, FileNode, Spot]] = []
         self._count = self._size = self._written = 0
 
-    async def run(self, items: Sequence[_Item]) -> None:
+    async def run(self, items: Iterator[_Item]) -> None:
+        batches = self._batches(items)
         try:
             async with asyncio.TaskGroup() as group:
-                for batch in self._batches(items):
+                while (batch := await self._cpu.run(next, batches, None)) is not None:
                     await self._slots.acquire()
                     task = group.create_task(self._put(batch))
                     task.add_done_callback(lambda _: self._slots.release())
@@ -135,7 +138,7 @@ class _Extraction:
             self._count += len(self._again[start : start + _BATCH_ITEMS])
             self._tell()
 
-    def _batches(self, items: Sequence[_Item]) -> Iterator[list[_Item]]:
+    def _batches(self, items: Iterator[_Item]) -> Iterator[list[_Item]]:
         batch: list[_Item] = []
         size = 0
         for item in items:

@@ -116,9 +116,7 @@ class Importer:
     async def _put_directories(self, root: Node, directories: dict[Digest, Directory]) -> None:
         if not isinstance(root, DirectoryNode):
             return
-        # What is there was put children first, by whomever.
-        if await self.content.directories.get(root.digest) is not None:
-            return
+        # All of them, whatever is there: a tier may have the root alone, of somebody who looked.
         async with await self.content.directories.put_closure() as putter:
             for directory in directories.values():
                 await putter.put(directory)
@@ -171,8 +169,13 @@ class _Import:
         head = await self._files.run(self._reading.read, file, 0, _SLICE)
         self._advance(len(head))
         if known is not None:
-            digest = known
-            await self._hash(file, len(head), _into_nothing)
+            # Read once more for the NAR, which is to be that of what was stored, whatever the
+            # file's times say: a mapped file changes without them.
+            hasher = blake3(head)
+            await self._hash(file, len(head), hasher.update)
+            digest = Digest(hasher.digest())
+            if digest != known:
+                raise TreeError(file.path, "changed while it was read: try again")
         elif await self._blobs.lacking([await self._files.run(_first_chunk, head)]):
             digest = await self._send(file, head, self._reading.read, counted=len(head))
         else:
@@ -223,10 +226,6 @@ class _Import:
 def _first_chunk(head: bytes) -> Digest:
     size = Chunking(_CHUNKING).cut(memoryview(head))[0]
     return Digest(blake3(head[:size]).digest())
-
-
-def _into_nothing(_: bytes) -> None:
-    """The NAR is hashed all the same."""
 
 
 def _name(place: bytes) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, Node, SymlinkNode
 from tvixstore.directory.closure import checked_closure
@@ -16,6 +17,9 @@ from tvixstore.nix import STORE_DIR, StorePath
 from tvixstore.pathinfo import PathInfo, PathInfoService
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
+
+# So much is listed before others have their turn.
+_A_TURN: Final = 1000
 
 # A name below where it was begun, with slashes, and what is there.
 Found: TypeAlias = tuple[bytes, Node]
@@ -102,8 +106,11 @@ class TreeReader:
             for found in await self._directory(node):
                 yield found
             return
-        for found in walk_closure(await closure_of(self.content, node.digest), node.digest):
+        closure = await closure_of(self.content, node.digest)
+        for number, found in enumerate(walk_closure(closure, node.digest), 1):
             yield found
+            if number % _A_TURN == 0:
+                await asyncio.sleep(0)
 
     async def open_file(
         self, inside: Inside, offset: int = 0, length: int | None = None
@@ -149,9 +156,11 @@ async def closure_of(content: Content, root: Digest) -> dict[Digest, Directory]:
     return closure
 
 
-def walk_closure(closure: Mapping[Digest, Directory], root: Digest) -> list[Found]:
-    """Everything below `root`, each folder before what it holds, in the order of a NAR."""
-    found: list[Found] = []
+def walk_closure(closure: Mapping[Digest, Directory], root: Digest) -> Iterator[Found]:
+    """Everything below `root`, each folder before what it holds, in the order of a NAR.
+
+    One by one: a few Directories, each of them twice in the next, are more than memory can hold.
+    """
     stack = [(b"", iter(closure[root].entries))]
     while stack:
         above, entries = stack[-1]
@@ -160,10 +169,9 @@ def walk_closure(closure: Mapping[Digest, Directory], root: Digest) -> list[Foun
             stack.pop()
             continue
         name, node = entry
-        found.append((above + name, node))
+        yield above + name, node
         if isinstance(node, DirectoryNode):
             stack.append((above + name + b"/", iter(closure[node.digest].entries)))
-    return found
 
 
 def _followed(node: Node) -> str:

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -37,6 +38,8 @@ _NO_NAMELESS: Final = frozenset(
 # What a file is called that is not complete, where it has to have a name.
 # The first half of the digits is the same for all files of one extraction.
 _PARTIAL: Final = re.compile(rb"\.tvixstore-partial-([0-9a-f]{16})[0-9a-f]{16}")
+# What opening something for reading says that is no file.
+_ANOTHER_KIND: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_BYTES: Final = 1 << 20
 
@@ -102,23 +105,33 @@ class Hand:
                 return
         except OSError as error:
             raise _failed(self._path(spot), error) from error
-        self._go((*spot.way, spot.name))
-        ours = {name for name, _ in directory}
-        with os.scandir(self._descriptors[-1]) as entries:
-            others = [entry for entry in entries if os.fsencode(entry.name) not in ours]
-            for entry in others:
-                name = os.fsencode(entry.name)
-                partial = _PARTIAL.fullmatch(name)
-                if partial is not None and entry.is_file(follow_symlinks=False):
-                    if partial[1] == self._token:
-                        continue
-                    # Of an extraction that was broken off.
-                    os.unlink(name, dir_fd=self._descriptors[-1])
-                    continue
-                raise TreeError(
-                    self._path(spot) + b"/" + name,
-                    "is there, and not in what is to be put there: choose another place",
-                )
+        inside = self._go((*spot.way, spot.name))
+        try:
+            names = {os.fsencode(name) for name in os.listdir(inside)}
+            if not names and spot.way:
+                # Of an extraction that was broken off before it gave it its mode.
+                os.fchmod(inside, _FOLDER_MODE)
+            for name in names - {name for name, _ in directory}:
+                if not self._clear(name, inside):
+                    raise TreeError(
+                        self._path(spot) + b"/" + name,
+                        "is there, and not in what is to be put there: choose another place",
+                    )
+        except OSError as error:
+            raise _failed(self._path(spot), error) from error
+
+    def _clear(self, name: bytes, folder: int) -> bool:
+        """Removes what an extraction left there that was broken off; whether it is of one."""
+        partial = _PARTIAL.fullmatch(name)
+        if partial is None:
+            return False
+        if partial[1] == self._token:
+            return True
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
+                return False
+            os.unlink(name, dir_fd=folder)
+        return True
 
     def link(self, spot: Spot, target: bytes) -> None:
         at = self._go(spot.way)
@@ -143,7 +156,7 @@ class Hand:
             return
         try:
             _write(descriptor, contents)
-            os.fchmod(descriptor, _EXECUTABLE_MODE if node.executable else _FILE_MODE)
+            os.fchmod(descriptor, _mode(node))
             _name(descriptor, spot.name, at)
         except OSError as error:
             raise _failed(self._path(spot), error) from error
@@ -165,33 +178,53 @@ class Hand:
             descriptor = os.open(spot.name, _READ_FLAGS, dir_fd=at)
         except FileNotFoundError:
             return False
-        except OSError:
-            raise self._in_the_way(spot) from None
+        except OSError as error:
+            if error.errno in _ANOTHER_KIND:
+                raise self._in_the_way(spot) from None
+            raise TreeError(self._path(spot), _unread(error)) from error
         try:
             if not _is(descriptor, node):
                 raise self._in_the_way(spot)
+        except OSError as error:
+            raise TreeError(self._path(spot), _unread(error)) from error
         finally:
             os.close(descriptor)
         return True
 
     def again(self, spot: Spot, node: FileNode, other: Spot) -> None:
         """A file like the one at `other`: it shares its blocks, or else is the very same."""
-        source = os.open(other.name, _READ_FLAGS, dir_fd=self._go(other.way))
+        at = self._go(other.way)
         try:
-            with self.begin(spot, node) as opened:
-                if opened.clone(source):
-                    opened.finish()
-                    return
-            if self._linked(source, spot):
-                return
-            with self.begin(spot, node) as opened:
-                while data := os.read(source, _READ_BYTES):
-                    opened.write(data)
-                opened.finish()
+            source = os.open(other.name, _READ_FLAGS, dir_fd=at)
+        except OSError as error:
+            raise TreeError(self._path(other), _unread(error)) from error
+        try:
+            self._copy(spot, node, source)
+        except OSError as error:
+            raise TreeError(self._path(other), _unread(error)) from error
         finally:
             os.close(source)
 
-    def _linked(self, source: int, spot: Spot) -> bool:
+    def _copy(self, spot: Spot, node: FileNode, source: int) -> None:
+        if not _is(source, node):
+            raise self._in_the_way(spot)
+        with self.begin(spot, node) as opened:
+            if opened.clone(source):
+                opened.finish()
+                return
+        if self._linked(source, spot, node):
+            return
+        os.lseek(source, 0, os.SEEK_SET)
+        with self.begin(spot, node) as opened:
+            while data := os.read(source, _READ_BYTES):
+                opened.write(data)
+            opened.finish()
+
+    def _linked(self, source: int, spot: Spot, node: FileNode) -> bool:
+        found = os.fstat(source)
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != _mode(node):
+            # It was there before, and another link would have its owner and mode.
+            return False
         try:
             _name(source, spot.name, self._go(spot.way))
         except FileExistsError:
@@ -242,7 +275,7 @@ class OpenFile:
         # Its own, since whoever opened it goes on to others.
         self._folder = os.dup(folder)
         self._name = name
-        self._mode = _EXECUTABLE_MODE if node.executable else _FILE_MODE
+        self._mode = _mode(node)
         self._token = token
         self._partial: bytes | None = None
         try:
@@ -286,7 +319,9 @@ class OpenFile:
     def close(self) -> None:
         try:
             if self._partial is not None:
-                os.unlink(self._partial, dir_fd=self._folder)
+                # Unless another extraction has cleared it away.
+                with suppress(FileNotFoundError):
+                    os.unlink(self._partial, dir_fd=self._folder)
         finally:
             os.close(self._descriptor)
             os.close(self._folder)
@@ -323,7 +358,8 @@ def _name(descriptor: int, name: bytes, folder: int) -> None:
 
 def _made_folder(name: bytes, parent: int) -> bool:
     try:
-        os.mkdir(name, 0o700, dir_fd=parent)
+        # With the umask that most have, it is right at once.
+        os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
     except FileExistsError:
         return False
     descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
@@ -346,6 +382,14 @@ def _is(descriptor: int, node: FileNode) -> bool:
     while data := os.read(descriptor, _READ_BYTES):
         hasher.update(data)
     return hasher.digest() == node.digest.raw
+
+
+def _mode(node: FileNode) -> int:
+    return _EXECUTABLE_MODE if node.executable else _FILE_MODE
+
+
+def _unread(error: OSError) -> str:
+    return f"is there already, and cannot be read: {error.strerror or type(error).__name__}"
 
 
 def _target_of(name: bytes, folder: int) -> bytes | None:

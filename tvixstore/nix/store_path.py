@@ -66,4 +66,7 @@ def check_new_name(name: str) -> None:
     out there all the same.
     """
     if not _NAME.fullmatch(name) or name.split("-", 1)[0] in (".", ".."):
-        raise InvalidData(f"{name!r} is not a name for a new store path")
+        raise InvalidData(
+            f"{name!r} is not a name for a new store path: take up to 211 ASCII letters, digits "
+            "and +-._?=, and no dot or two alone or before the first -"
+        )
