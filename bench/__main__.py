@@ -54,7 +54,9 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "hedge": hedge.measure,
     "eviction": eviction.measure,
     "memory": memory.measure,
-    "trees": trees.measure,
+    "import": trees.measure_import,
+    "import-large": trees.measure_large,
+    "extract": trees.measure_extract,
     "cat": cat.measure,
 }
 _RESULTS = Path(__file__).parent / "results"

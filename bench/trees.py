@@ -51,18 +51,25 @@ class _Took:
         return {f"{who}, s": self.seconds, f"{who}, CPU s": self.cpu}
 
 
-async def measure() -> list[Row]:
+async def measure_import() -> list[Row]:
     async with workspace() as folder:
         tree = folder / "tree"
         await asyncio.to_thread(_write_small, tree)
         rows: list[Row] = []
         for durability in ("process", "power"):
             rows += await _import_small(folder / durability, tree, durability)
-        rows += await _import_through_daemon(folder / "daemon", tree)
-        rows.append(await _extract(folder / "extract", tree))
-        shutil.rmtree(tree)
-        rows += [await _import_large(folder / "large", kind) for kind in _KINDS]
-    return rows
+        return rows + await _import_through_daemon(folder / "daemon", tree)
+
+
+async def measure_large() -> list[Row]:
+    async with workspace() as folder:
+        return [await _import_large(folder / "large", kind) for kind in _KINDS]
+
+
+async def measure_extract() -> list[Row]:
+    async with workspace() as folder:
+        await asyncio.to_thread(_write_small, folder / "tree")
+        return [await _extract(folder / "extract", folder / "tree")]
 
 
 async def _import_small(folder: Path, tree: Path, durability: _Durability) -> list[Row]:

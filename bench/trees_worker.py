@@ -9,6 +9,7 @@ The store is open before anything is timed; Python's start is not what is measur
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -59,5 +60,8 @@ async def _main(where: str, what: str, subject: str, *rest: str) -> None:
 
 
 if __name__ == "__main__":
+    # As the commands do.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_main(*sys.argv[1:]))
