@@ -55,6 +55,7 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "eviction": eviction.measure,
     "memory": memory.measure,
     "import": trees.measure_import,
+    "import-daemon": trees.measure_through_daemon,
     "import-large": trees.measure_large,
     "extract": trees.measure_extract,
     "cat": cat.measure,
