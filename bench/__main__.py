@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bench import (
     absent,
+    cat,
     copy,
     dead,
     eviction,
@@ -31,6 +32,7 @@ from bench import (
     nix_upload,
     race,
     small_paths,
+    trees,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,11 @@ ROWS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "hedge": hedge.measure,
     "eviction": eviction.measure,
     "memory": memory.measure,
+    "import": trees.measure_import,
+    "import-daemon": trees.measure_through_daemon,
+    "import-large": trees.measure_large,
+    "extract": trees.measure_extract,
+    "cat": cat.measure,
 }
 _RESULTS = Path(__file__).parent / "results"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -105,6 +106,30 @@ def encode_chunk(data: bytes | memoryview, *, compress: bool) -> StoredForm:
         if len(packed) <= len(data) * WORTH:
             return StoredForm(digest, len(data), True, packed, len(packed))
     return StoredForm(digest, len(data), False, data, len(data))
+
+
+def encode_chunks(chunks: Sequence[bytes], *, compress: bool) -> list[StoredForm]:
+    """The same of many. Short ones are compressed in one call, which lets other threads run."""
+    short: list[bytes | bytearray | memoryview] = []
+    if compress:
+        short += [data for data in chunks if 0 < len(data) <= SAMPLE_ABOVE]
+    if not short:
+        return [encode_chunk(data, compress=compress) for data in chunks]
+    packed = iter(_contexts.compressor.multi_compress_to_buffer(short))
+    return [
+        _form_of(data, next(packed))
+        if 0 < len(data) <= SAMPLE_ABOVE
+        else encode_chunk(data, compress=True)
+        for data in chunks
+    ]
+
+
+def _form_of(data: bytes, packed: zstandard.BufferSegment) -> StoredForm:
+    digest, size, stored = blake3(data).digest(), len(data), len(packed)
+    if stored <= size * WORTH:
+        # A copy: the segment keeps the memory of all that were compressed with it.
+        return StoredForm(digest, size, True, packed.tobytes(), stored)
+    return StoredForm(digest, size, False, data, size)
 
 
 def _promises_to_shrink(data: bytes | memoryview) -> bool:

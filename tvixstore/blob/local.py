@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from tvixstore.blob.audit import BlobAudit
-from tvixstore.blob.chunk_codec import StoredForm, encode_chunk
+from tvixstore.blob.chunk_codec import StoredForm, encode_chunks
 from tvixstore.blob.chunk_files import ChunkFiles
 from tvixstore.blob.chunk_list import Entry
 from tvixstore.blob.chunk_lists import ChunkLists
@@ -189,7 +189,7 @@ class LocalBlobService(BlobService):
         return [Digest(chunk.digest) for chunk in chunks]
 
     def _encode(self, blobs: list[bytes]) -> list[StoredForm]:
-        return [encode_chunk(data, compress=self._compress) for data in blobs]
+        return encode_chunks(blobs, compress=self._compress)
 
     async def _hold_list(self, digest: Digest, holds: Holds) -> tuple[list[Entry], Hold] | None:
         """The list of its chunks, and a hold for as long as they are read, one after the other.

@@ -49,7 +49,9 @@ def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     from tvixstore.log import configure
 
     configure("error", without=_SAID_ANYWAY)
+    # What was loaded stays, and next to nothing of what comes is a cycle: as in the daemon.
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_until_signalled(command))
     sys.stdout.flush()
