@@ -32,6 +32,7 @@ complete -c tvix-store -n '__tvix_store_at' -a pin -d 'Keep store paths, and all
 complete -c tvix-store -n '__tvix_store_at' -a unpin -d 'Let eviction have store paths again'
 complete -c tvix-store -n '__tvix_store_at' -a pins -d 'List what is pinned: since when, with how much, and why'
 complete -c tvix-store -n '__tvix_store_at' -a verify -d 'Read and hash all that is kept, and say what is wrong. The daemon may go on'
+complete -c tvix-store -n '__tvix_store_at' -a forget-absences -d 'Ask anew for what was absent: it has just been put elsewhere'
 complete -c tvix-store -n '__tvix_store_at' -a compose -d 'Look at compose files without running them'
 complete -c tvix-store -n '__tvix_store_at' -a key -d 'Make keys that sign what goes out of a store'
 complete -c tvix-store -n '__tvix_store_at' -l version -d 'Say which version it is'
@@ -187,6 +188,11 @@ complete -c tvix-store -n '__tvix_store_at verify' -l token-file -r -F -d 'A tok
 complete -c tvix-store -n '__tvix_store_at verify' -l ca-file -r -F -d 'Authorities that are believed in addition to the system\'s'
 complete -c tvix-store -n '__tvix_store_at verify' -s h -l help -d 'Show this message and exit'
 complete -c tvix-store -n '__tvix_store_at verify' -F
+
+complete -c tvix-store -n '__tvix_store_at forget-absences' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
+complete -c tvix-store -n '__tvix_store_at forget-absences' -l token-file -r -F -d 'A token with the right `admin`, if the daemon wants one'
+complete -c tvix-store -n '__tvix_store_at forget-absences' -l ca-file -r -F -d 'Authorities that are believed in addition to the system\'s'
+complete -c tvix-store -n '__tvix_store_at forget-absences' -s h -l help -d 'Show this message and exit'
 
 complete -c tvix-store -n '__tvix_store_at compose' -a check -d 'Check a compose file: all its mistakes, and what else is to be said of it'
 complete -c tvix-store -n '__tvix_store_at compose' -a show -d 'Show the tree of services that a compose file stands for, without its secrets'
