@@ -83,12 +83,15 @@ $(VENV)/bin/python:
 	  { echo "make: $(PYTHON) cannot make virtual environments: install its package python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The tests drive the real Nix client, and hold the units against systemd.
+# The tests drive the real Nix client, hold the units against systemd, and have shells complete.
 packages:
 	@missing=; \
 	command -v nix-store >/dev/null || missing="$$missing nix-bin"; \
 	command -v systemd-analyze >/dev/null && command -v systemd-socket-activate >/dev/null || \
 	  missing="$$missing systemd"; \
+	for program in mandoc fish zsh; do \
+	  command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; \
 	test -z "$$missing" && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as_root=; \
 	elif sudo -n true 2>/dev/null; then as_root=sudo; \

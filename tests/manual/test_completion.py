@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.support.parts import needs
 
 SHARE = Path(__file__).parents[2] / "share"
 BASH = SHARE / "bash-completion" / "completions" / "tvix-store"
@@ -92,8 +93,8 @@ def test_bash_completes_files_only_where_there_are_some(
     assert in_bash(["tvix-store", *line.split(" ")], tmp_path)[1] == asked
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_offers(tmp_path: Path) -> None:
+    needs("fish")
     (tmp_path / "compose.toml").touch()
     lines = {
         "tvix-store im": ["import"],
@@ -110,6 +111,6 @@ def test_fish_offers(tmp_path: Path) -> None:
     assert offered == list(lines.values())
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
 def test_zsh_parses_its_script(tmp_path: Path) -> None:
+    needs("zsh")
     assert output(["zsh", "-f", "-n", str(ZSH)], tmp_path) == ""

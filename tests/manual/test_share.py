@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from manual.__main__ import render
 from manual.commands import Command, read_commands
+from tests.support.parts import needs
 from tvixstore.cli.examples import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
@@ -65,8 +65,8 @@ def test_an_example_is_of_a_command_and_has_options_that_are_there() -> None:
                 assert option in known or letters <= known, f"{example}: {option}"
 
 
-@pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
 def test_mandoc_finds_nothing_in_the_pages() -> None:
+    needs("mandoc")
     done = subprocess.run(
         ["mandoc", "-T", "lint", "-W", "style", *map(str, PAGES)],
         capture_output=True,

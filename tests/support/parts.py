@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
+
+
+def needs(program: str) -> None:
+    """Does nothing where `program` is on the PATH; see `missing`."""
+    if shutil.which(program) is None:
+        missing(f"{program} is not installed")
 
 
 def missing(reason: str) -> NoReturn:
