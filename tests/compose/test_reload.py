@@ -357,6 +357,18 @@ async def test_eviction_stops_before_anything_is_kept_elsewhere_and_begins_after
         assert evicts()
 
 
+async def test_settings_that_changed_are_named(tmp_path: Path) -> None:
+    before = text_of({"a": "http://127.0.0.1:1"}, "priority = 3")
+    after = text_of({"a": "http://127.0.0.1:1"}, "priority = 4\naccess_log = true")
+    limits = '[store]\nmax_size = "1GiB"\n'
+    async with await Composition.open(config_of(tmp_path, before)) as composition:
+        changes = await composition.reload(config_of(tmp_path, after + limits))
+        assert changes.settings == ("access_log", "max_size", "priority")
+        assert changes.any
+        assert not changes.added + changes.removed + changes.changed
+        await drained(composition)
+
+
 async def test_files_under_the_same_names_are_read_again(tmp_path: Path) -> None:
     key = tmp_path / "ours.secret"
     key.write_text(KEY.text)

@@ -152,6 +152,7 @@ class Reloader:
             added=", ".join(changes.added) or None,
             removed=", ".join(changes.removed) or None,
             changed=", ".join(changes.changed) or None,
+            settings=", ".join(changes.settings) or None,
         )
         self._count("done")
 

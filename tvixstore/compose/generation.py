@@ -56,6 +56,8 @@ class Changes:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    # Keys that are not of nodes, or that a node need not be another one for.
+    settings: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
     # Whether anything at all is other than before, nodes or settings.
     any: bool = True
@@ -67,25 +69,34 @@ def compare(old: Generation, new: Generation) -> Changes:
     both = before.keys() & after.keys()
     kept = {key for key in both if before[key] is after[key]}
     changed = both - kept
-    same = _said(old) == _said(new)
+    before_this, after_this = _settings(old), _settings(new)
+    settings = {
+        key
+        for place in before_this.keys() & after_this.keys()
+        for key, value in after_this[place].items()
+        if value != before_this[place][key]
+    }
     return Changes(
         kept=_names(kept),
         added=_names(after.keys() - before.keys()),
         removed=_names(before.keys() - after.keys()),
         changed=_names(changed),
-        any=not same or before.keys() != after.keys() or bool(changed),
+        settings=tuple(sorted(settings)),
+        any=bool(settings or changed) or before.keys() != after.keys(),
     )
 
 
-def _said(generation: Generation) -> object:
-    """What is said beside what nodes are made of."""
+def _settings(generation: Generation) -> dict[object, dict[str, object]]:
+    """What is said beside what nodes are made of: of the daemon, and of each place of a store."""
     config = generation.config
-    stores = [
-        {key: getattr(node, key) for key in Store.model_fields}
-        for _, _, node in generation.graph.nodes()
-        if isinstance(node, LocalNode)
-    ]
-    return config.daemon, config.store, stores
+    said: dict[object, dict[str, object]] = {
+        "daemon": dict(config.daemon),
+        "store": {key: getattr(config.store, key) for key in Store.model_fields},
+    }
+    for _, _, node in generation.graph.nodes():
+        if isinstance(node, LocalNode):
+            said[node.path] = {key: getattr(node, key) for key in Store.model_fields}
+    return said
 
 
 def _nodes(generation: Generation) -> dict[tuple[str, str], Part]:
