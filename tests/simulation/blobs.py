@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -131,7 +132,7 @@ class Alone(BlobWrapper):
         length: int | None = None,
         size: int | None = None,
     ) -> ByteStream | None:
-        if offset or length is not None or not self.matters:
+        if offset or length is not None or not self.matters or _is_of_a_chunk():
             return await self.inner.open_read(digest, offset, length, size)
         self.reading[digest] += 1
         if self.reading[digest] > 1:
@@ -142,6 +143,15 @@ class Alone(BlobWrapper):
         finally:
             self.reading[digest] -= stream is None
         return None if stream is None else _Read(stream, self, digest)
+
+
+def _is_of_a_chunk() -> bool:
+    """Whether a fill of another blob wants it, as one of its chunks: that is no second fill of it.
+
+    Those are fetched by tasks of a `ReadAhead`, which have no names of their own.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.get_name().startswith("Task-")
 
 
 class _Read(ByteStream):
