@@ -107,8 +107,10 @@ def test_fish_offers(tmp_path: Path) -> None:
     }
     script = f"source {FISH}\n" + "".join(f"complete -C '{line}'\necho !\n" for line in lines)
     told = output(["fish", "--no-config", "-c", script], tmp_path).split("!\n")[:-1]
-    offered = [sorted(line.split("\t")[0] for line in each.splitlines()) for each in told]
-    assert offered == list(lines.values())
+    for wanted, each in zip(lines.values(), told, strict=True):
+        offered = {line.split("\t")[0] for line in each.splitlines()}
+        # Later versions also offer what has the letters anywhere.
+        assert set(wanted) <= offered and bool(wanted) == bool(offered)
 
 
 def test_zsh_parses_its_script(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 # Seconds that threads get to come home: a pool that was told to stop may be a moment away from it.
@@ -53,8 +53,14 @@ class Snapshot:
         return left
 
     def new_files(self) -> list[str]:
-        """The files, pipes and sockets opened since, as `<descriptor> -> <what it is>`."""
-        return [f"file {file}" for file in _open_files() if file not in self.files]
+        """The files, pipes and sockets opened since, as `<descriptor> -> <what it is>`, and not
+        closed within a moment of grace: obstore does that in threads of its own."""
+        until = monotonic() + _GRACE
+        while left := [f"file {file}" for file in _open_files() if file not in self.files]:
+            if monotonic() > until:
+                break
+            sleep(0.01)
+        return left
 
 
 def _open_files() -> Iterable[str]:
