@@ -15,7 +15,9 @@ from typing import Any
 import uvloop
 
 from tests.support.caches import make_path
+from tvixstore.blob import MemoryBlobService
 from tvixstore.castore import SymlinkNode
+from tvixstore.directory import MemoryDirectoryService
 from tvixstore.explain import Explanations
 from tvixstore.http import HttpFront, serve
 from tvixstore.kv import MemoryKeyValue
@@ -52,7 +54,7 @@ async def _measure(rounds: int) -> dict[str, float]:
     )
     path = make_path("hello", None)
     await near.put(PathInfo.of(describe(path.narinfo), SymlinkNode(b"x")))
-    content: Content = None  # type: ignore[assignment]
+    content = Content(MemoryBlobService(), MemoryDirectoryService())
     front = HttpFront(served, content, metrics)
     server = await serve(front, "127.0.0.1:0", 1.0)
     host, _, port = server.addresses[0].rpartition(":")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tvixstore.pools import Pools
 
 
 @pytest.fixture
-def pools():  # type: ignore[no-untyped-def]
+def pools() -> Iterator[Pools]:
     pools = Pools(files=2, cpu=1, dns=1)
     yield pools
     pools.close()
