@@ -22,13 +22,14 @@ from tvixstore.errors import (
 )
 from tvixstore.log import Logger
 from tvixstore.nix import KeyRing, NarInfo, nixbase32
+from tvixstore.pathinfo.answer_rows import ABSENT
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Gone, NarSource
 from tvixstore.pathinfo.nix.fill import Fill, Fills
 from tvixstore.pathinfo.nix.job import Job
 from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.trust import Proof, judge
-from tvixstore.pathinfo.remembered import ABSENT, RememberedAnswers
+from tvixstore.pathinfo.remembered import RememberedAnswers
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy import hearsay
 from tvixstore.policy.lru import Lru
