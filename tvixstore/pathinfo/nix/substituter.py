@@ -130,15 +130,7 @@ class NixPathInfoService(PathInfoService):
 
         async def open_stream(fill: Fill) -> ByteStream:
             fill.put_into(into, kept)
-            stream = NarStream(self.fills, fill, offset, length)
-            try:
-                await stream.ready()
-            except BaseException:
-                await stream.aclose()
-                if isinstance(fill.error, Gone):
-                    raise fill.error from None
-                raise
-            return stream
+            return await NarStream.opened(self.fills, fill, offset, length)
 
         return await self._follow(known, open_stream)
 
