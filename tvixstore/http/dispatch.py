@@ -18,11 +18,12 @@ from tvixstore.explain import Request, path_hash_of
 from tvixstore.http import ready
 from tvixstore.http.answers import Answer, absent, broken, invalid, not_taken, text, unknown
 from tvixstore.http.body import Sender
+from tvixstore.http.call import Call
 from tvixstore.http.denials import crowded, denial, slow
 from tvixstore.http.front import HttpFront
 from tvixstore.http.incoming import Incoming
 from tvixstore.http.narinfo import NarInfoTexts
-from tvixstore.http.routes import Call, Route, find
+from tvixstore.http.routes import Route, find
 from tvixstore.http.slow import SlowClient
 from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
