@@ -17,8 +17,8 @@ from tests.http.support import (
     serving,
 )
 from tvixstore.http import routes
-from tvixstore.http.call import Call
 from tvixstore.http.answers import Answer
+from tvixstore.http.call import Call
 from tvixstore.nix import nixbase32
 
 if TYPE_CHECKING:

@@ -8,12 +8,7 @@ from blake3 import blake3
 
 from tvixstore.blob.breaking import BreakingWriter
 from tvixstore.blob.bucket import together
-from tvixstore.blob.object_codec import (
-    blob_key,
-    chunk_key,
-    encode_chunk_object,
-    encode_stat,
-)
+from tvixstore.blob.object_codec import blob_key, chunk_key, encode_chunk_object, encode_stat
 from tvixstore.blob.staging import to_the_end
 from tvixstore.castore import EMPTY_DIGEST, Digest
 
