@@ -18,6 +18,8 @@ from blake3 import blake3
 from tvixstore.errors import CorruptData
 
 LEVEL = 3
+# Of chunks above `SAMPLE_ABOVE`: a large file is bound by one thread that compresses.
+LARGE_LEVEL = 1
 # Compression has to save a tenth, otherwise the chunk is kept as it is: reading is then cheaper.
 WORTH = 0.9
 # Chunks above this are judged by a sample from their middle first.
@@ -92,6 +94,7 @@ class _Contexts(threading.local):
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=LEVEL)
+        self.large_compressor = zstandard.ZstdCompressor(level=LARGE_LEVEL)
         self.decompressor = zstandard.ZstdDecompressor()
 
 
@@ -101,8 +104,10 @@ _contexts = _Contexts()
 def encode_chunk(data: bytes | memoryview, *, compress: bool) -> StoredForm:
     """Hashes and, where it pays, compresses. Up to a millisecond a chunk."""
     digest = blake3(data).digest()
-    if compress and _promises_to_shrink(data):
-        packed = _contexts.compressor.compress(data)
+    large = len(data) > SAMPLE_ABOVE
+    if compress and (not large or _promises_to_shrink(data)):
+        compressor = _contexts.large_compressor if large else _contexts.compressor
+        packed = compressor.compress(data)
         if len(packed) <= len(data) * WORTH:
             return StoredForm(digest, len(data), True, packed, len(packed))
     return StoredForm(digest, len(data), False, data, len(data))
@@ -133,11 +138,9 @@ def _form_of(data: bytes, packed: zstandard.BufferSegment) -> StoredForm:
 
 
 def _promises_to_shrink(data: bytes | memoryview) -> bool:
-    if len(data) <= SAMPLE_ABOVE:
-        return True
     begin = len(data) // 2
     sample = data[begin : begin + SAMPLE_BYTES]
-    return len(_contexts.compressor.compress(sample)) <= len(sample) * WORTH
+    return len(_contexts.large_compressor.compress(sample)) <= len(sample) * WORTH
 
 
 def decode_chunk(digest: bytes, record: Record, payload: bytes) -> bytes:
