@@ -18,8 +18,8 @@ from blake3 import blake3
 from tvixstore.errors import CorruptData
 from tvixstore.kv import ChunkRow
 
-# Libraries take 2.7 ms a megabyte, and become 8 % larger than at zstd's default, level 3, which takes
-# 4.5; docs/performance.md has more.
+# Libraries take 2.7 ms a megabyte, and 8 % more room than at level 3, which takes 4.5 and is zstd's
+# default; docs/performance.md has more.
 LEVEL = 1
 # Compression has to save a tenth, otherwise the chunk is kept as it is: reading is then cheaper.
 WORTH = 0.9
