@@ -20,7 +20,7 @@ from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode
 from tvixstore.directory.local import keys_in
 from tvixstore.evict import StoredEdges
 from tvixstore.http.urls import nar_url
-from tvixstore.kv import ChunkRow, Holds, LmdbEngine, References, StateDirectory
+from tvixstore.kv import Holds, LmdbEngine, References, StateDirectory
 from tvixstore.nix import StorePath
 from tvixstore.pathinfo import PathInfo
 from tvixstore.pathinfo.codec import encode_record
@@ -93,7 +93,7 @@ async def _write_some(references: References, numbers: range) -> list[str]:
     for number in numbers:
         contents = [halving_bytes(f"{number} {each}", _BYTES) for each in range(_FILES)]
         stored = [encode_chunk(data, compress=True) for data in contents]
-        chunks += [ChunkRow(one.digest, one.inline_record().encode(), 0) for one in stored]
+        chunks += [one.inline_row() for one in stored]
         directory = Directory.of(
             (b"file-%d" % each, FileNode(Digest(one.digest), one.size))
             for each, one in enumerate(stored)

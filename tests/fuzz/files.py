@@ -9,7 +9,7 @@ from typing import Any
 from blake3 import blake3
 
 from tests.fuzz.target import Target, canonical, of_text, stays
-from tvixstore.blob.chunk_codec import Record, decode_chunk, encode_chunk
+from tvixstore.blob.chunk_codec import Record, StoredForm, decode_chunk, encode_chunk
 from tvixstore.blob.chunk_list import Entry, decode_chunk_list, encode_chunk_list
 from tvixstore.blob.object_codec import (
     decode_chunk_object,
@@ -72,6 +72,12 @@ def _chunk(data: bytes) -> bytes:
     return decode_chunk(_DIGEST, record, record.payload or b"")
 
 
+def _record_written(record: Record) -> bytes:
+    payload = record.payload or b""
+    form = StoredForm(_DIGEST, record.size, record.compressed, payload, record.stored)
+    return (form.file_row() if record.payload is None else form.inline_row()).row
+
+
 def _list_of(data: bytes) -> list[Entry]:
     """With the check that it needs to be looked at any further."""
     check = blake3(_DIGEST)
@@ -129,16 +135,16 @@ FILES: dict[str, Target[Any]] = {
     "chunk-record": Target(
         lambda data: Record.decode(_DIGEST, data),
         [
-            encode_chunk(bytes(500), compress=True).inline_record().encode(),
-            encode_chunk(b"abc", compress=False).inline_record().encode(),
-            encode_chunk(b"abc", compress=False).file_record().encode(),
+            encode_chunk(bytes(500), compress=True).inline_row().row,
+            encode_chunk(b"abc", compress=False).inline_row().row,
+            encode_chunk(b"abc", compress=False).file_row().row,
         ],
-        canonical(Record.encode),
+        canonical(_record_written),
         (CorruptData,),
     ),
     "chunk": Target(
         _chunk,
-        [encode_chunk(bytes(100_000), compress=True).inline_record().encode()],
+        [encode_chunk(bytes(100_000), compress=True).inline_row().row],
         refusals=(CorruptData,),
     ),
     "chunk-list": Target(

@@ -59,6 +59,8 @@ async def test_many_values_come_in_the_order_asked_for(table: KeyValue) -> None:
     found = await table.get_many([*keys, b"absent", keys[0]])
     assert found == [*[b"value " + key for key in keys], None, b"value " + keys[0]]
     assert await table.get_many([]) == []
+    assert await table.absent([b"x", *keys, b"absent", b"x"]) == [b"x", b"absent", b"x"]
+    assert await table.absent([]) == []
 
 
 async def test_only_the_first_value_is_put_if_absent(table: KeyValue) -> None:
@@ -95,6 +97,8 @@ async def test_keys_of_another_length_are_refused_whole(table: KeyValue, key: by
         await table.get(key)
     with pytest.raises(InvalidData):
         await table.get_many([key])
+    with pytest.raises(InvalidData):
+        await table.absent([key])
     with pytest.raises(InvalidData):
         await table.put_if_absent(key, b"value")
     assert await table.get(b"good") is None

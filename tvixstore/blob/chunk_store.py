@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from tvixstore.blob.chunk_codec import Record, decode_chunk
 from tvixstore.errors import CorruptData, Incomplete, StoreError, Unavailable
-from tvixstore.kv import BLOB, ChunkRow
+from tvixstore.kv import BLOB
 from tvixstore.kv.files import storage_error
 from tvixstore.log import Logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Sequence
 
     from tvixstore.blob.chunk_files import ChunkFiles
-    from tvixstore.kv import DiskGuard, KeyValue, References
+    from tvixstore.kv import ChunkRow, DiskGuard, KeyValue, References
     from tvixstore.metrics import Metrics
     from tvixstore.pools import Pools
 
@@ -86,17 +86,12 @@ class ChunkStore:
         for future in {self.committing.pop(each) for each in digests}:
             future.set_result(None)
 
-    async def write(self, records: Mapping[bytes, Record]) -> None:
+    async def write(self, rows: Sequence[ChunkRow]) -> None:
         """Puts chunks into the index, the files of which are there."""
         if self.references is None:
-            await self.index.apply([(d, record.encode()) for d, record in records.items()])
-            return
-        await self.references.put_chunks(
-            [
-                ChunkRow(d, record.encode(), record.stored if record.payload is None else 0)
-                for d, record in records.items()
-            ]
-        )
+            await self.index.apply([(each.digest, each.row) for each in rows])
+        else:
+            await self.references.put_chunks(rows)
 
     async def load(self, digest: bytes, in_loop: int = IN_LOOP_BYTES) -> bytes | None:
         """The chunk, verified, or `None` if it is absent; `in_loop` bytes are worth no thread.

@@ -107,12 +107,12 @@ class LocalBlobService(BlobService):
         )
 
     async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
-        wanted = [digest for digest in dict.fromkeys(digests) if digest != EMPTY_DIGEST]
-        await self._store.hold([digest.raw for digest in wanted])
-        for table in (self._store.index, self._lists.table):
-            rows = await table.get_many([digest.raw for digest in wanted])
-            wanted = [digest for digest, row in zip(wanted, rows, strict=True) if row is None]
-        return set(wanted)
+        wanted = {digest.raw: digest for digest in digests}
+        wanted.pop(EMPTY_DIGEST.raw, None)
+        await self._store.hold(wanted)
+        absent = await self._store.index.absent(list(wanted))
+        absent = await self._lists.table.absent(absent)
+        return {wanted[raw] for raw in absent}
 
     async def read(self, digest: Digest, size: int | None = None) -> bytes | None:
         if digest == EMPTY_DIGEST:

@@ -16,10 +16,11 @@ from tvixstore.kv.files import storage_error
 from tvixstore.log import Logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Coroutine, Iterable
 
-    from tvixstore.blob.chunk_codec import Record, StoredForm
+    from tvixstore.blob.chunk_codec import StoredForm
     from tvixstore.blob.chunk_store import ChunkStore
+    from tvixstore.kv import ChunkRow
 
 # Stored forms up to this size go into the index.
 MAX_INLINE_BYTES = 64 << 10
@@ -39,10 +40,10 @@ class Staging:
     def __init__(self, store: ChunkStore, *, durable: bool) -> None:
         self._store = store
         self._durable = durable
-        self._inline: dict[bytes, Record] = {}
+        self._inline: dict[bytes, ChunkRow] = {}
         self._inline_bytes = 0
         # Chunks in files, and the names of those files for now. Their bytes are not held here.
-        self._files: dict[bytes, tuple[str, Record]] = {}
+        self._files: dict[bytes, tuple[str, ChunkRow]] = {}
         # Bytes in those files that the guard knows of.
         self._staged = 0
 
@@ -57,12 +58,12 @@ class Staging:
         to_write = []
         for chunk in fresh:
             if self._fits_inline(chunk):
-                self._inline[chunk.digest] = chunk.inline_record()
+                self._inline[chunk.digest] = chunk.inline_row()
                 self._inline_bytes += chunk.stored
             else:
                 # Known before it exists: whatever happens, `discard` removes it.
                 path = self._store.files.incoming_name()
-                self._files[chunk.digest] = (path, chunk.file_record())
+                self._files[chunk.digest] = (path, chunk.file_row())
                 self._stage(chunk.stored)
                 to_write.append((path, chunk.payload))
         if to_write:
@@ -70,14 +71,14 @@ class Staging:
 
     async def commit(self) -> None:
         """Makes the chunks visible, durably. To be run to its end, whoever is cancelled."""
-        staged = self._inline | {digest: record for digest, (_, record) in self._files.items()}
+        staged = self._inline | {digest: row for digest, (_, row) in self._files.items()}
         committing = list(staged)
         await self._store.begin_commit(committing)
         try:
-            records = {digest: staged[digest] for digest in await self._absent(list(staged))}
-            publish = [(path, d) for d, (path, _) in self._files.items() if d in records]
+            rows = [staged[digest] for digest in await self._absent(committing)]
+            publish = [(self._files[one.digest][0], one.digest) for one in rows if one.in_file]
             try:
-                await self._reporting(self._publish(publish, records))
+                await self._reporting(self._publish(publish, rows))
             except BaseException:
                 await self._withdraw([digest for _, digest in publish])
                 raise
@@ -86,7 +87,7 @@ class Staging:
         kept = sum(self._files.pop(digest)[1].stored for _, digest in publish)
         self._staged -= kept
         if self._store.guard is not None:
-            self._store.guard.keep(kept, sum(one.stored for one in records.values()))
+            self._store.guard.keep(kept, sum(one.stored for one in rows))
         await self.discard()
 
     async def discard(self) -> None:
@@ -119,8 +120,7 @@ class Staging:
             self._store.guard.stage("chunks", change)
 
     async def _absent(self, digests: list[bytes]) -> list[bytes]:
-        values = await self._store.index.get_many(digests)
-        return [digest for digest, value in zip(digests, values, strict=True) if value is None]
+        return await self._store.index.absent(digests)
 
     async def _write(self, files: list[tuple[str, bytes | memoryview]]) -> None:
         run, write = self._store.pools.files.run, self._store.files.write
@@ -134,12 +134,10 @@ class Staging:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _publish(
-        self, files: list[tuple[str, bytes]], records: Mapping[bytes, Record]
-    ) -> None:
+    async def _publish(self, files: list[tuple[str, bytes]], rows: list[ChunkRow]) -> None:
         if files:
             await self._store.pools.files.run(self._store.files.publish, files)
-        await self._store.write(records)
+        await self._store.write(rows)
         step("chunks-indexed")
 
     async def _withdraw(self, digests: list[bytes]) -> None:

@@ -160,6 +160,11 @@ class TreeReading:
         self._open[-1][1].append((name, node))
 
     def _flattened(self, event: Event | None) -> Event | None:
-        if not isinstance(event, File | LargeFile | None):
-            raise TreeError(self.path, "is no file: only a file can be taken as flat")
-        return None if event is None else replace(event, executable=False)
+        match event:
+            case File():
+                return event._replace(executable=False)
+            case LargeFile():
+                return replace(event, executable=False)
+            case None:
+                return None
+        raise TreeError(self.path, "is no file: only a file can be taken as flat")

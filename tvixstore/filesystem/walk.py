@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from tvixstore.errors import TreeError
 from tvixstore.nar import MAX_LEVELS, CloseDirectory, OpenDirectory, Symlink
@@ -37,9 +37,8 @@ _KINDS: Final = {
 Signature: TypeAlias = tuple[int, int, int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A small file, with its contents."""
+class File(NamedTuple):
+    """A small file, with its contents: a tuple, since there are many a second."""
 
     name: bytes
     executable: bool

@@ -83,6 +83,26 @@ class LmdbTable(KeyValue):
                 raise self._engine.translated(error) from error
         return values
 
+    async def absent(self, keys: Sequence[bytes]) -> list[bytes]:
+        # By a cursor, which copies no value: half the time of `get_many`.
+        for key in keys:
+            check_key(key)
+        lacking: list[bytes] = []
+        for begin in range(0, len(keys), SLICE):
+            if begin:
+                await asyncio.sleep(0)
+            try:
+                with (
+                    self._engine.begin() as transaction,
+                    transaction.cursor(db=self.database) as cursor,
+                ):
+                    lacking += [
+                        key for key in keys[begin : begin + SLICE] if not cursor.set_key(key)
+                    ]
+            except lmdb.Error as error:
+                raise self._engine.translated(error) from error
+        return lacking
+
     async def put_if_absent(self, key: bytes, value: bytes) -> bool:
         if await self.get(key) is not None:
             return False

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tvixstore.castore import Digest, Node, encode_node
 from tvixstore.errors import StoreError
@@ -42,13 +41,13 @@ class Edges(Protocol):
         """The node that a row of that table refers to; `None` where the row does not say."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkRow:
-    """A chunk's row; `in_file` are the bytes of its file, 0 if it is in the row itself."""
+class ChunkRow(NamedTuple):
+    """A chunk's row; its stored form of `stored` bytes is a file, or in the row itself."""
 
     digest: bytes
     row: bytes
-    in_file: int
+    stored: int
+    in_file: bool
 
 
 class References:
@@ -99,13 +98,14 @@ class References:
         """Stores chunks that were absent. Their files have their names already."""
 
         def work(txn: Transaction) -> None:
-            database = self._chunks.database
-            with txn.cursor(db=database) as cursor:
-                cursor.putmulti([(each.digest, each.row) for each in rows])
-            self.counts.grow(txn, CHUNK_FILES, sum(each.in_file for each in rows))
+            with txn.cursor(db=self._chunks.database) as cursor:
+                cursor.putmulti([(each.digest, each.row) for each in ordered])
+            self.counts.grow(txn, CHUNK_FILES, sum(one.stored for one in rows if one.in_file))
             self.counts.grow(txn, ROWS, sum(weight(each.digest, each.row) for each in rows))
-            self.counts.appeared(txn, [BLOB + each.digest for each in rows], self.now())
+            self.counts.appeared(txn, [BLOB + each.digest for each in ordered], self.now())
 
+        # Neighbours go into one page.
+        ordered = sorted(rows)
         await self.engine.transact(work, sum(100 + len(each.row) for each in rows))
 
     async def drop_chunk(self, digest: bytes, row: bytes) -> None:

@@ -33,6 +33,11 @@ class KeyValue(ABC):
         """The values of `keys`, in their order."""
         return [await self.get(key) for key in keys]
 
+    async def absent(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those of `keys` that have no value, in their order."""
+        values = await self.get_many(keys)
+        return [key for key, value in zip(keys, values, strict=True) if value is None]
+
     @abstractmethod
     async def put_if_absent(self, key: bytes, value: bytes) -> bool:
         """Stores `value` unless the key has one; says whether it did. Durable when it returns."""
