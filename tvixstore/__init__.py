@@ -166,9 +166,9 @@ async def add_nar(store: Store, source: AsyncIterable[bytes], claims: Claims) ->
 
 async def nar_hash(path: str | bytes | PathLike[str]) -> NarIdentity:
     """`size` and `sha256` of the NAR of the tree at `path`, without any store."""
-    from tvixstore.library import hash_path
+    from tvixstore.filesystem import hash_alone
 
-    return await hash_path(path)
+    return await hash_alone(path)
 
 
 if not TYPE_CHECKING:

@@ -18,8 +18,7 @@ from tests.rpc.support import Served, front_over, serving
 from tests.rpc.test_server import EMPTY, GET, STAT, WANTED, ScopedPaths
 from tests.support.certificates import Authority, make_authority
 from tvixstore.access import Access, Right, parse_tokens, read_certificate
-from tvixstore.rpc import Limits
-from tvixstore.rpc.server import services
+from tvixstore.rpc.server import Limits, services
 from tvixstore.rpc.server.dispatch import Dispatcher, Row
 
 if TYPE_CHECKING:

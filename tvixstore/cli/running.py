@@ -45,7 +45,7 @@ def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     SIGINT and SIGTERM cancel it, and the process ends with 130 when it has put its things away; the
     second one ends it at once.
     """
-    from tvixstore.cli.daemon import leave, loop_factory
+    from tvixstore.cli.leaving import leave, loop_factory
     from tvixstore.log import configure
 
     configure("error", without=_SAID_ANYWAY)
