@@ -33,10 +33,11 @@ from tvixstore.filesystem import (
     TreeReader,
     nobody,
 )
-from tvixstore.nix import StorePath
+from tvixstore.nix import KeyRing, PublicKey, StorePath
 from tvixstore.pathinfo import PathInfo, PathInfoService
 from tvixstore.pools import Pools
 from tvixstore.streams import ByteStream
+from tvixstore.transfer import Trust
 from tvixstore.tree import Content
 
 if TYPE_CHECKING:
@@ -146,11 +147,15 @@ async def open_nar(store: Store, path: Place) -> ByteStream:
     return await _reader(store).open_nar(_inside(path))
 
 
-async def add_nar(store: Store, source: AsyncIterable[bytes], claims: Claims) -> PathInfo:
+async def add_nar(
+    store: Store, source: AsyncIterable[bytes], claims: Claims, public_keys: Collection[str]
+) -> PathInfo:
     """See `tvixstore.add_nar`."""
+    keys = [PublicKey.parse(key) for key in public_keys]
+    trust = Trust(KeyRing(keys)) if keys else Trust()
     async with _at_work(store) as (content, pools):
         with TemporaryDirectory(prefix="tvixstore-") as spool:
-            adder = NarAdder(content, store.path_infos, pools, Path(spool), store.sizes)
+            adder = NarAdder(content, store.path_infos, pools, Path(spool), store.sizes, trust)
             return await adder.add(source, "the NAR", claims)
 
 

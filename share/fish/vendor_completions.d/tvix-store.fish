@@ -153,6 +153,7 @@ complete -c tvix-store -n '__tvix_store_at add-nar' -l path -r -F -d 'The store 
 complete -c tvix-store -n '__tvix_store_at add-nar' -l name -x -d 'What to call it, if its store path is to follow from its content'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l references -r -F -d 'Store paths that it refers to; several, by spaces or again'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l deriver -r -F -d 'The derivation that made it'
+complete -c tvix-store -n '__tvix_store_at add-nar' -l public-keys -x -d 'Keys, one of which has to have signed it; several, by spaces or again'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l to -r -F -d 'Where to: a daemon\'s URL or a compose file. Left out: the local daemon'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l token-file -r -F -d 'A token, if the daemon wants one'
