@@ -14,8 +14,6 @@ from tests.nar.trees import File, nar_of
 from tests.pathinfo.samples import secret_key
 from tests.support.caches import make_path
 from tests.support.command import Done, begin, finish, tvix_store
-from tests.support.nix_client import is_installed
-from tests.support.parts import missing
 from tvixstore.nix import ContentAddress, NixHash
 
 ON = ("--compose", "compose.toml")
@@ -26,13 +24,6 @@ KEY = secret_key("cache-1")
 @pytest.fixture(autouse=True)
 def composition(tmp_path: Path) -> None:
     (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\n')
-
-
-@pytest.fixture(scope="module")
-def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
-    if not is_installed():
-        missing("nix-bin is not installed")
-    return Nix(tmp_path_factory.mktemp("nix"))
 
 
 @pytest.mark.nix

@@ -138,7 +138,7 @@ class _Job:
     def _print(self) -> None:
         done = sorted(self._done)
         if self._as_json:
-            typer.echo(json.dumps([self._told(index) for index in done], ensure_ascii=False))
+            typer.echo(json.dumps([self._told(index) for index in done]))
             return
         for index in done:
             typer.echo(self._done[index].store_path)
@@ -146,7 +146,8 @@ class _Job:
     def _told(self, index: int) -> dict[str, Any]:
         info = self._done[index]
         return {
-            "source": str(self._paths[index]).encode(errors="backslashreplace").decode(),
+            # In ASCII, and a byte that is no UTF-8 as a surrogate: `os.fsencode` undoes that.
+            "source": str(self._paths[index]),
             "path": str(info.store_path),
             "nar_hash": f"sha256-{base64.b64encode(info.nar_sha256).decode()}",
             "nar_size": info.nar_size,

@@ -123,6 +123,7 @@ complete -c tvix-store -n '__tvix_store_at nar' -F
 
 complete -c tvix-store -n '__tvix_store_at ls' -s l -l long -d 'Also show modes, sizes, and where links lead'
 complete -c tvix-store -n '__tvix_store_at ls' -s R -l recursive -d 'Also list what is in folders'
+complete -c tvix-store -n '__tvix_store_at ls' -l json -d 'Print a JSON document, as `nix store ls --json` does'
 complete -c tvix-store -n '__tvix_store_at ls' -l from -r -F -d 'Where from: a daemon\'s URL or a compose file. Left out: the local daemon'
 complete -c tvix-store -n '__tvix_store_at ls' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
 complete -c tvix-store -n '__tvix_store_at ls' -l token-file -r -F -d 'A token, if the daemon wants one'
