@@ -41,7 +41,7 @@ EXAMPLES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     "ls": [
         ("Everything in a folder of it", f"tvix-store ls -lR {_APP}/share"),
         (
-            "Its largest file",
+            "How large its largest file is",
             (f"tvix-store ls -R --json {_APP} |\n    jq '[.. | objects | .size // empty] | max'"),
         ),
     ],

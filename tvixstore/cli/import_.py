@@ -13,6 +13,7 @@ import typer
 from tvixstore.cli.app import ComposeOption
 from tvixstore.cli.copy import Sizes
 from tvixstore.cli.storing import CaFileOption, TargetOption, TokenFileOption
+from tvixstore.errors import InvalidData
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,6 +63,8 @@ def import_(
     """
     if name is not None and len(paths) > 1:
         raise typer.BadParameter("--name is for one PATH")
+    if name is not None:
+        _check_name(name)
     from tvixstore.castore import SizeRule
     from tvixstore.cli.clients import Credentials
     from tvixstore.cli.running import run
@@ -76,6 +79,16 @@ def import_(
         quiet=quiet,
     )
     run(job.run)
+
+
+def _check_name(name: str) -> None:
+    """Before anything is opened. Raises `BadParameter`."""
+    from tvixstore.nix import check_new_name
+
+    try:
+        check_new_name(name)
+    except InvalidData as error:
+        raise typer.BadParameter(f"--name: {error}") from None
 
 
 class _Job:
