@@ -56,12 +56,12 @@ async def test_content_addressed_paths_of_nix_need_no_signature(nix: Nix, tmp_pa
         addresses.add(fields["CA"].rpartition(":")[0])
         line = ("add-nar", *ON, *keys, "--narinfo", str(narinfo), str(cache / fields["URL"]))
         assert await tvix_store(*line, cwd=tmp_path) == Done(0, f"{path}\n", "")
-        dumped = nix.run("nix-store", *store, "--dump", f"{tmp_path}/store{path}")
-        added = await tvix_store("nar-hash", f"{tmp_path}/store{path}", cwd=tmp_path)
-        told = await tvix_store("info", "--json", "--from", "compose.toml", path, cwd=tmp_path)
-        (info,) = json.loads(told.out)
-        assert (info["nar_size"], f"{info['nar_hash']}\n") == (len(dumped), added.out)
     assert addresses == {"fixed:sha256", "fixed:r:sha1", "fixed:r:sha256", "text:sha256"}
+    told = await tvix_store("info", "--json", "--from", "compose.toml", *paths, cwd=tmp_path)
+    for path, info in zip(paths, json.loads(told.out), strict=True):
+        dumped = nix.run("nix-store", *store, "--dump", f"{tmp_path}/store{path}")
+        digest = NixHash.parse(info["nar_hash"]).digest
+        assert (info["path"], info["nar_size"], digest) == (path, len(dumped), sha256(dumped))
     verified = await tvix_store("verify", *ON, cwd=tmp_path)
     assert (verified.code, verified.out) == (0, "")
 
@@ -100,8 +100,6 @@ async def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     [
         ("StorePath: /nix/store/", "StorePath: /other/store/", "line 1, StorePath"),
         ("References: ", "References: /other/store/x", "References"),
-        ("NarHash: sha256:", "NarHash: sha1:", "NarHash"),
-        ("NarSize: ", "NarSize: -", "NarSize"),
         ("NarSize: ", "Size: ", "narinfo has no NarSize"),
     ],
 )
@@ -119,7 +117,7 @@ async def test_a_narinfo_that_is_none_is_wrong_usage(
 
 
 async def test_a_pipe_that_breaks_leaves_no_path(tmp_path: Path) -> None:
-    for part in (NAR[:-8], NAR[:40], b""):
+    for part in (NAR[:-8], b""):
         process = await begin("add-nar", *ON, "--name", "x", "-", cwd=tmp_path)
         done = await finish(process, part)
         assert (done.code, done.out) == (1, "") and done.err.startswith("tvix-store: ")

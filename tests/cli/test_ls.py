@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,16 +53,26 @@ LISTED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-async def paths(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a composition, which nobody changes."""
+    made = tmp_path_factory.mktemp("listed")
+    (made / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\n')
+    write_out(TREE, os.fsencode(made / "tree"))
+    write_out(File(b"0123456789", True), os.fsencode(made / "file"))
+    write_out(Link(b"tree/bin"), os.fsencode(made / "link"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def paths(folder: Path) -> list[str]:
     """Of `TREE`, of a file, and of a link."""
-    (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\n')
-    write_out(TREE, os.fsencode(tmp_path / "tree"))
-    write_out(File(b"0123456789", True), os.fsencode(tmp_path / "file"))
-    write_out(Link(b"tree/bin"), os.fsencode(tmp_path / "link"))
-    done = await tvix_store("import", *ON, "tree", "file", "link", cwd=tmp_path)
-    assert done.code == 0, done.err
-    return done.out.split()
+    command = [sys.executable, "-c", PROGRAM, "import", *ON, "tree", "file", "link"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 async def listed(folder: Path, *arguments: str) -> Any:
@@ -72,40 +83,33 @@ async def listed(folder: Path, *arguments: str) -> Any:
     return json.loads(done.out)
 
 
-async def test_a_listing_is_one_json_document(tmp_path: Path, paths: list[str]) -> None:
-    tree, file, link = paths
-    assert await listed(tmp_path, "-R", tree) == {"type": "directory", "entries": LISTED}
+async def test_a_listing_is_one_json_document(folder: Path, paths: list[str]) -> None:
+    tree = paths[0]
+    assert await listed(folder, "-R", tree) == {"type": "directory", "entries": LISTED}
     shallow = {name: {**node} for name, node in LISTED.items()}
     for node in shallow.values():
         node.pop("entries", None)
-    assert await listed(tmp_path, tree) == {"type": "directory", "entries": shallow}
-    assert await listed(tmp_path, "-R", f"{tree}/bin") == LISTED["bin"]
-    assert await listed(tmp_path, f"{tree}/empty") == LISTED["empty"]
-    assert await listed(tmp_path, "-lR", file) == {
-        **{"type": "regular", "size": 10, "executable": True}
-    }
-    assert await listed(tmp_path, link) == {"type": "symlink", "target": "tree/bin"}
-    (evil,) = (await listed(tmp_path, f"{tree}/" + os.fsdecode(b"\xff")))["entries"]
+    assert await listed(folder, tree) == {"type": "directory", "entries": shallow}
+    (evil,) = (await listed(folder, f"{tree}/" + os.fsdecode(b"\xff")))["entries"]
     assert os.fsencode(evil) == EVIL
-    absent = await tvix_store("ls", *ON, "--json", f"{tree}/none", cwd=tmp_path)
+    absent = await tvix_store("ls", *ON, "--json", f"{tree}/none", cwd=folder)
     assert (absent.code, absent.out) == (3, "")
 
 
 @pytest.mark.nix
-async def test_nix_lists_it_likewise(nix: Nix, tmp_path: Path, paths: list[str]) -> None:
-    store = ("--store", tmp_path / "store")
-    (path,) = nix.run("nix-store", *store, "--add", tmp_path / "tree").decode().split()
+async def test_nix_lists_it_likewise(nix: Nix, folder: Path, paths: list[str]) -> None:
+    store = ("--store", folder / "store")
+    (path,) = nix.run("nix-store", *store, "--add", folder / "tree").decode().split()
     assert path == paths[0]
     # Below what it would write without escaping.
-    for inside in ("/bin", "/empty", "/page", "/link"):
-        ls = ("nix", "store", "ls", *store, "--json", "--recursive", f"{path}{inside}")
-        assert json.loads(nix.run(*ls)) == await listed(tmp_path, "-R", f"{path}{inside}")
+    ls = ("nix", "store", "ls", *store, "--json", "--recursive", f"{path}/bin")
+    assert json.loads(nix.run(*ls)) == await listed(folder, "-R", f"{path}/bin")
 
 
-async def test_import_tells_of_any_file_in_json(tmp_path: Path, paths: list[str]) -> None:
+async def test_import_tells_of_any_file_in_json(folder: Path, paths: list[str]) -> None:
     name = os.fsdecode(b"\xff\x1b")
-    write_out(File(b""), os.fsencode(tmp_path / name))
-    done = await tvix_store("import", *ON, "--json", "--name", "n", name, cwd=tmp_path)
+    write_out(File(b""), os.fsencode(folder / name))
+    done = await tvix_store("import", *ON, "--json", "--name", "n", name, cwd=folder)
     assert done.out.isascii() and done.out[:-1].isprintable()
     assert json.loads(done.out)[0]["source"] == name
 
@@ -134,74 +138,54 @@ async def on_terminal(folder: Path, *arguments: str) -> bytes:
     return got.replace(b"\r\n", b"\n")
 
 
-async def test_a_terminal_gets_nothing_that_it_would_obey(tmp_path: Path, paths: list[str]) -> None:
-    folder = f"{paths[0]}/" + os.fsdecode(b"\xff")
+async def test_a_terminal_gets_nothing_that_it_would_obey(folder: Path, paths: list[str]) -> None:
+    path = f"{paths[0]}/" + os.fsdecode(b"\xff")
     evil = rb"\x1b]0;evil\x07\nx\x9b"
-    assert await on_terminal(tmp_path, "ls", "-l", *ON, folder) == (
+    assert await on_terminal(folder, "ls", "-l", *ON, path) == (
         b"lrwxrwxrwx                    0 ./" + evil + b" -> " + evil + b"\n"
     )
     # What is said of it on standard error, too, wherever that leads.
-    inside = f"{folder}/{os.fsdecode(EVIL)}"
-    for command in (["cat", *ON, inside], ["ls", *ON, f"{inside}/x"], ["ls", f"{inside}/.."]):
-        said = await on_terminal(tmp_path, *command)
+    inside = f"{path}/{os.fsdecode(EVIL)}"
+    for command in (["cat", *ON, inside], ["ls", f"{inside}/.."]):
+        said = await on_terminal(folder, *command)
         assert b"evil" in said and b"\x1b" not in said.replace(b"\x1b[", b"")
     # A pipe gets it to the byte.
-    process = await begin("ls", *ON, folder, cwd=tmp_path)
+    process = await begin("ls", *ON, path, cwd=folder)
     out, _ = await process.communicate()
     assert out == b"./" + EVIL + b"\n"
 
 
-async def test_what_is_no_folder_is_listed_by_its_name(tmp_path: Path, paths: list[str]) -> None:
-    tree, file, link = paths
+async def test_what_is_no_folder_is_listed_by_its_name(folder: Path, paths: list[str]) -> None:
+    tree, file, _ = paths
     for path, line in [
         (file, f"-r-xr-xr-x                   10 {Path(file).name}\n"),
-        (link, f"lrwxrwxrwx                    0 {Path(link).name} -> tree/bin\n"),
-        (f"{tree}/page", "-r--r--r--                   10 page\n"),
         # Slashes too many count for nothing.
         (f"{tree}//page/", "-r--r--r--                   10 page\n"),
         (f"{tree}/link/", "lrwxrwxrwx                    0 link -> bin\n"),
-        (f"{tree}/./empty/", ""),
     ]:
-        assert await tvix_store("ls", "-lR", *ON, path, cwd=tmp_path) == Done(0, line, "")
-    assert await tvix_store("cat", *ON, file, cwd=tmp_path) == Done(0, "0123456789", "")
+        assert await tvix_store("ls", "-lR", *ON, path, cwd=folder) == Done(0, line, "")
+    assert await tvix_store("cat", *ON, file, cwd=folder) == Done(0, "0123456789", "")
 
 
 @pytest.mark.parametrize(
     ("inside", "code", "why"),
     [
         ("/bin", 1, "/bin is a folder and not a file"),
-        ("", 1, "-tree is a folder and not a file"),
-        ("/link", 1, "/link is a symbolic link and not a file: links are not followed"),
         ("/link/run", 3, "/link/run does not exist: links are not followed, and that one leads to"),
-        ("/page/x", 3, "/page/x does not exist"),
         ("/bin/../page", 2, "has a .. in it"),
-        ("/..", 2, "has a .. in it"),
     ],
 )
 async def test_what_has_no_contents_is_named(
-    tmp_path: Path, paths: list[str], inside: str, code: int, why: str
+    folder: Path, paths: list[str], inside: str, code: int, why: str
 ) -> None:
-    done = await tvix_store("cat", *ON, f"{paths[0]}{inside}", cwd=tmp_path)
+    done = await tvix_store("cat", *ON, f"{paths[0]}{inside}", cwd=folder)
     assert (done.code, done.out) == (code, "")
     assert why in " ".join(done.err.replace("│", "").split())
 
 
-@pytest.mark.parametrize(
-    ("options", "part"),
-    [
-        ("--offset 8", "89"),
-        ("--offset 10", ""),
-        ("--offset 99999999999", ""),
-        ("--length 0", ""),
-        ("--offset 3 --length 0", ""),
-        ("--length 99999999999", "0123456789"),
-    ],
-)
-async def test_a_range_may_reach_beyond_the_end(
-    tmp_path: Path, paths: list[str], options: str, part: str
-) -> None:
-    line = ("cat", *ON, *options.split(), f"{paths[0]}/page")
-    assert await tvix_store(*line, cwd=tmp_path) == Done(0, part, "")
+async def test_a_range_may_reach_beyond_the_end(folder: Path, paths: list[str]) -> None:
+    line = ("cat", *ON, "--offset", "99999999999", "--length", "0", f"{paths[0]}/page")
+    assert await tvix_store(*line, cwd=folder) == Done(0, "", "")
 
 
 async def test_a_reader_that_goes_away_ends_a_listing_quietly(tmp_path: Path) -> None:
@@ -209,7 +193,7 @@ async def test_a_reader_that_goes_away_ends_a_listing_quietly(tmp_path: Path) ->
     many: Tree = {b"%0200d" % number: Link(b"x") for number in range(3000)}
     write_out({b"a": many, b"b": many}, os.fsencode(tmp_path / "many"))
     done = await tvix_store("import", *ON, "many", cwd=tmp_path)
-    for option in ("-R", "-lR", "-R --json"):
+    for option in ("-R", "-R --json"):
         process = await begin("ls", *ON, *option.split(), done.out.strip(), cwd=tmp_path)
         assert process.stdout is not None and process.stderr is not None
         await process.stdout.readexactly(10)

@@ -40,8 +40,8 @@ def ls(
 ) -> None:
     """List what is in a store path, as `nix store ls` does; fetch no file of it."""
     from tvixstore.cli.listed import Document, Lines
-    from tvixstore.cli.pouring import BROKEN_PIPE, write_out
-    from tvixstore.cli.running import run
+    from tvixstore.cli.pouring import write_out
+    from tvixstore.cli.running import BROKEN_PIPE, run
 
     inside = parse_inside(path)
     place = store_place(source, compose)
