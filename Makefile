@@ -20,7 +20,7 @@ help:
 	@echo "make fault-matrix  what becomes of each fault of a substituter; writes docs/resilience.md"
 	@echo "make lint       check style, types and layers only"
 	@echo "make protos     generate tvixstore/proto from protos again"
-	@echo "make manual     make share again: the man pages and completion, from the command line"
+	@echo "make manual     make share again: the man pages and completion, from the command line and docs"
 	@echo "make bench      measure; see docs/performance.md"
 	@echo "make clean      remove what the above made, the state apart"
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from manual import bash, fish, man, zsh
+from manual import bash, compose_page, fish, man, zsh
 from manual.commands import read_commands
 
 
@@ -18,6 +18,7 @@ def render() -> dict[str, str]:
         "fish/vendor_completions.d/tvix-store.fish": fish.render(root),
         "zsh/site-functions/_tvix-store": zsh.render(root),
         **{f"man/man1/{'-'.join(each.words)}.1": man.render(each, root) for each in root.all()},
+        f"man/man5/{compose_page.NAME}.5": compose_page.render(),
     }
 
 

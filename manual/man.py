@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from functools import partial
-from textwrap import wrap
-
-from manual import prose
+from manual import prose, roff
 from manual.commands import Argument, Command, Option, Value
-from tvixstore import __version__
+from manual.compose_page import NAME as COMPOSE
+from manual.roff import escaped, head, marked, paragraphs, tagged, wrapped
 from tvixstore.cli.examples import EXAMPLES
-
-# Of the text, not of the build: the same text makes the same page.
-DATE = "2026-11-25"
-
-_wrap = partial(wrap, width=78, break_long_words=False, break_on_hyphens=False)
 
 
 def render(command: Command, root: Command) -> str:
     """The page of `command`, for `share/man/man1`."""
     title = "-".join(command.words)
     sections = {
-        "NAME": _wrap(rf"{_escaped(title)} \- {_escaped(_name_line(command))}"),
+        "NAME": wrapped(rf"{escaped(title)} \- {escaped(_name_line(command))}"),
         "SYNOPSIS": _synopsis(command),
-        "DESCRIPTION": _paragraphs([*command.paragraphs, *prose.more_of(command)]),
+        "DESCRIPTION": paragraphs([*command.paragraphs, *prose.more_of(command)]),
         "COMMANDS": _commands(command),
-        "ARGUMENTS": _tagged((_metavar(each.value), each.help) for each in command.arguments),
-        "OPTIONS": _tagged((_names(each), _help(each)) for each in command.options),
-        "EXIT STATUS": _tagged((rf"\fB{code}\fR", text) for code, text in prose.exits_of(command)),
-        "ENVIRONMENT": _tagged(_bold(prose.environment_of(command))),
-        "FILES": _tagged(_italic(prose.files_of(command))),
+        "ARGUMENTS": tagged((_metavar(each.value), each.help) for each in command.arguments),
+        "OPTIONS": tagged((_names(each), _help(each)) for each in command.options),
+        "EXIT STATUS": tagged((rf"\fB{code}\fR", text) for code, text in prose.exits_of(command)),
+        "ENVIRONMENT": tagged(roff.bold(prose.environment_of(command))),
+        "FILES": tagged(roff.italic(prose.files_of(command))),
         "EXAMPLES": _examples(command),
         "SEE ALSO": [_see_also(command, root)],
     }
-    lines = [
-        r".\" Made from the command line by `make manual`.",
-        f'.TH {_escaped(title.upper())} 1 {DATE} "tvixstore {__version__}" "tvixstore"',
-        # Ragged, and nothing is hyphenated: much of it is to be typed.
-        ".nh",
-        ".ad l",
-    ]
+    lines = head(title, 1, "the command line")
     for heading, body in sections.items():
         if body:
             lines += [f".SH {heading}", *body]
@@ -54,7 +39,7 @@ def _name_line(command: Command) -> str:
 
 
 def _synopsis(command: Command) -> list[str]:
-    words = [rf"\fB{_escaped(' '.join(command.words))}\fR"]
+    words = [rf"\fB{escaped(' '.join(command.words))}\fR"]
     words += [f"[{_option(each)}]" for each in command.options]
     words += [_argument(each) for each in command.arguments]
     if command.commands:
@@ -64,7 +49,7 @@ def _synopsis(command: Command) -> list[str]:
 
 
 def _option(option: Option) -> str:
-    names = "|".join(rf"\fB{_escaped(name)}\fR" for name in option.names)
+    names = "|".join(rf"\fB{escaped(name)}\fR" for name in option.names)
     return (
         names if option.value is None else f"{names} {_metavar(option.value)}{_dots(option.value)}"
     )
@@ -80,11 +65,11 @@ def _dots(value: Value) -> str:
 
 
 def _metavar(value: Value) -> str:
-    return rf"\fI{_escaped(value.metavar)}\fR"
+    return rf"\fI{escaped(value.metavar)}\fR"
 
 
 def _names(option: Option) -> str:
-    names = ", ".join(rf"\fB{_escaped(name)}\fR" for name in option.names)
+    names = ", ".join(rf"\fB{escaped(name)}\fR" for name in option.names)
     return names if option.value is None else f"{names} {_metavar(option.value)}"
 
 
@@ -93,8 +78,8 @@ def _help(option: Option) -> str:
 
 
 def _commands(command: Command) -> list[str]:
-    return _tagged(
-        (rf"\fB{_escaped('-'.join(each.words))}\fR(1)", f"{each.summary}.")
+    return tagged(
+        (rf"\fB{escaped('-'.join(each.words))}\fR(1)", f"{each.summary}.")
         for each in command.commands
     )
 
@@ -102,9 +87,7 @@ def _commands(command: Command) -> list[str]:
 def _examples(command: Command) -> list[str]:
     lines: list[str] = []
     for what, example in EXAMPLES.get(" ".join(command.words[1:]), ()):
-        lines += [".PP", _marked(f"{what}:"), ".PP", ".RS 4", ".nf"]
-        lines += [_line(line) for line in example.splitlines()]
-        lines += [".fi", ".RE"]
+        lines += [".PP", marked(f"{what}:"), *roff.example(example.splitlines())]
     return lines[1:]
 
 
@@ -118,47 +101,7 @@ def _see_also(command: Command, root: Command) -> str:
         or command in each.commands
         or each.name in prose.RELATED.get(" ".join(command.words[1:]), ())
     ]
-    names = [rf"\fB{_escaped('-'.join(each.words))}\fR(1)" for each in near]
+    names = [rf"\fB{escaped('-'.join(each.words))}\fR(1)" for each in near]
+    if prose.finds_a_compose_file(command):
+        names.append(rf"\fB{escaped(COMPOSE)}\fR(5)")
     return ",\n".join([*names, r"\fBnix\fR(1)"])
-
-
-def _tagged(rows: Iterable[tuple[str, str]]) -> list[str]:
-    return [line for tag, text in rows for line in (".TP", tag, _marked(text))]
-
-
-def _bold(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    return ((rf"\fB{_escaped(tag)}\fR", text) for tag, text in rows)
-
-
-def _italic(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    return ((rf"\fI{_escaped(tag)}\fR", text) for tag, text in rows)
-
-
-def _paragraphs(texts: Iterable[str]) -> list[str]:
-    return [line for text in texts for line in (".PP", _marked(text))][1:]
-
-
-def _marked(text: str) -> str:
-    """Help for people in roff: what is in backticks is bold."""
-    parts = text.split("`")
-    marked = [
-        rf"\fB{_escaped(part)}\fR" if index % 2 else _escaped(part)
-        for index, part in enumerate(parts)
-    ]
-    # A sentence begins a line, and no line is long, as mandoc wants it.
-    sentences = re.split(r"(?<=[.!?]) +(?=\S)", "".join(marked))
-    return _line_start("\n".join(line for each in sentences for line in _wrap(each)))
-
-
-def _line(text: str) -> str:
-    return _line_start(_escaped(text))
-
-
-def _line_start(text: str) -> str:
-    """What begins with a dot or a quote would be a macro."""
-    return re.sub(r"^(?=[.'])", lambda _: r"\&", text, flags=re.M)
-
-
-def _escaped(text: str) -> str:
-    escapes = {"\\": r"\e", "-": r"\-", "…": "...", "~": r"\(ti", "^": r"\(ha", "'": r"\(aq"}
-    return "".join(escapes.get(character, character) for character in text)

@@ -57,7 +57,7 @@ _MORE = {
     ),
 }
 
-_FILES = (
+FILES = (
     ("./compose.toml", "The compose file, if there is one where the command is run."),
     ("/etc/tvixstore/compose.toml", "The compose file of the machine."),
 )
@@ -116,14 +116,15 @@ def exits_of(command: Command) -> list[tuple[str, str]]:
 
 
 def files_of(command: Command) -> tuple[tuple[str, str], ...]:
-    return _FILES if _finds_a_compose_file(command) else ()
+    return FILES if finds_a_compose_file(command) else ()
 
 
 def environment_of(command: Command) -> tuple[tuple[str, str], ...]:
-    return _ENVIRONMENT if _finds_a_compose_file(command) else ()
+    return _ENVIRONMENT if finds_a_compose_file(command) else ()
 
 
-def _finds_a_compose_file(command: Command) -> bool:
+def finds_a_compose_file(command: Command) -> bool:
+    """Whether what it does depends on one."""
     return len(command.words) == 1 or "compose" in command.words or _opens(command)
 
 

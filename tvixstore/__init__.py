@@ -8,7 +8,7 @@ Importing this costs nothing: what is behind `open` is imported when it is calle
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -154,21 +154,29 @@ async def open_nar(store: Store, path: StorePath | str | bytes) -> ByteStream:
     return await open_nar(store, path)
 
 
-async def add_nar(store: Store, source: AsyncIterable[bytes], claims: Claims) -> PathInfo:
+async def add_nar(
+    store: Store,
+    source: AsyncIterable[bytes],
+    claims: Claims,
+    *,
+    public_keys: Collection[str] = (),
+) -> PathInfo:
     """Takes the NAR that `source` gives, compressed or not, into `store`.
 
-    `claims` say what it is of; raises `InvalidData` where it is not what they say.
+    `claims` say what it is of; raises `InvalidData` where it is not what they say. With
+    `public_keys`, as `NAME:KEY`, one of them has to have signed it, unless its content address is
+    the proof; else `Untrusted` is raised.
     """
     from tvixstore.library import add_nar
 
-    return await add_nar(store, source, claims)
+    return await add_nar(store, source, claims, public_keys)
 
 
 async def nar_hash(path: str | bytes | PathLike[str]) -> NarIdentity:
     """`size` and `sha256` of the NAR of the tree at `path`, without any store."""
-    from tvixstore.library import hash_path
+    from tvixstore.filesystem import hash_alone
 
-    return await hash_path(path)
+    return await hash_alone(path)
 
 
 if not TYPE_CHECKING:

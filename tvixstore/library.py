@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tvixstore.blob import BlobService
 from tvixstore.castore import SizeRule
 from tvixstore.compose import Config, load_document, load_file, load_text
-from tvixstore.compose.composition import Composition
 from tvixstore.directory import DirectoryService
 from tvixstore.filesystem import (
     Claims,
@@ -32,14 +31,13 @@ from tvixstore.filesystem import (
     NarAdder,
     OnProgress,
     TreeReader,
-    nar_hash,
     nobody,
 )
-from tvixstore.nar import NarIdentity
-from tvixstore.nix import StorePath
+from tvixstore.nix import KeyRing, PublicKey, StorePath
 from tvixstore.pathinfo import PathInfo, PathInfoService
 from tvixstore.pools import Pools
 from tvixstore.streams import ByteStream
+from tvixstore.transfer import Trust
 from tvixstore.tree import Content
 
 if TYPE_CHECKING:
@@ -93,6 +91,9 @@ async def open_text(text: str, folder: str | PathLike[str] | None) -> AsyncItera
 
 @asynccontextmanager
 async def _running(config: Config) -> AsyncIterator[Store]:
+    # Whoever only connects to a daemon needs none of what it is made of.
+    from tvixstore.compose.composition import Composition
+
     async with await Composition.open(config, embedded=True) as composition:
         yield Store(
             composition.content.blobs,
@@ -146,18 +147,16 @@ async def open_nar(store: Store, path: Place) -> ByteStream:
     return await _reader(store).open_nar(_inside(path))
 
 
-async def add_nar(store: Store, source: AsyncIterable[bytes], claims: Claims) -> PathInfo:
+async def add_nar(
+    store: Store, source: AsyncIterable[bytes], claims: Claims, public_keys: Collection[str]
+) -> PathInfo:
     """See `tvixstore.add_nar`."""
+    keys = [PublicKey.parse(key) for key in public_keys]
+    trust = Trust(KeyRing(keys)) if keys else Trust()
     async with _at_work(store) as (content, pools):
         with TemporaryDirectory(prefix="tvixstore-") as spool:
-            adder = NarAdder(content, store.path_infos, pools, Path(spool), store.sizes)
+            adder = NarAdder(content, store.path_infos, pools, Path(spool), store.sizes, trust)
             return await adder.add(source, "the NAR", claims)
-
-
-async def hash_path(path: str | bytes | PathLike[str]) -> NarIdentity:
-    """See `tvixstore.nar_hash`."""
-    with _threads() as pools:
-        return await nar_hash(path, pools)
 
 
 def _reader(store: Store) -> TreeReader:

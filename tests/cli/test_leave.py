@@ -7,7 +7,7 @@ import sys
 
 STUCK = """
 import sys, threading
-from tvixstore.cli.daemon import leave
+from tvixstore.cli.leaving import leave
 from tvixstore.pools import Pools
 
 async def main():

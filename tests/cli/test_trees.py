@@ -21,7 +21,7 @@ from tests.pathinfo.samples import secret_key
 from tests.support.caches import make_path
 from tests.support.command import Done, begin, environment, finish, tvix_store
 from tests.support.composed import ComposedDaemon, graph_text, local_store, tier_over
-from tests.support.daemon import PATIENCE
+from tests.support.daemon import PATIENCE, PROGRAM
 from tvixstore.castore import Digest
 from tvixstore.nix import ContentAddress, NixHash
 
@@ -195,6 +195,28 @@ async def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path, tree: Pat
     async with asyncio.timeout(PATIENCE):
         assert await process.wait() == 141
         assert await process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("line", ["import --json tree", "info --json", "nar"])
+async def test_whatever_a_command_prints_may_find_nobody(
+    tmp_path: Path, tree: Path, line: str
+) -> None:
+    (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\n')
+    on = ("--compose", "compose.toml")
+    await tvix_store("import", *on, "tree", cwd=tmp_path)
+    path = () if line.startswith("import") else (PATH,)
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, *line.split(), *on, *path),
+        stdout=ours,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    os.close(ours)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (141, b"")
 
 
 async def test_a_nar_is_nothing_for_a_terminal(tmp_path: Path) -> None:

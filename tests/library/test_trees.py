@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 import tvixstore
 from tests.library.stores import LOCAL, MEMORY
 from tests.nar.trees import File, Link, Tree, cut, nar_of, read_in, write_out
+from tests.pathinfo.samples import TRUSTED
 from tvixstore.castore import SymlinkNode
-from tvixstore.errors import AbsentPath, InvalidData, TreeError
+from tvixstore.errors import AbsentPath, InvalidData, TreeError, Untrusted
 from tvixstore.filesystem import Claims, TreeProgress
 
 TREE: Tree = {b"bin": {b"run": File(b"#!/bin/sh\n", True), b"sh": Link(b"run")}, b"f": File(b"1")}
@@ -43,6 +45,12 @@ async def check(store: tvixstore.Store, folder: Path) -> None:
     assert told[-1] == TreeProgress(out, files=2, size=11, sent=11)
     added = await tvixstore.add_nar(store, nar_in_pieces(), Claims(name="tree"))
     assert added == info
+    # What its content proves needs no signature.
+    keys = [str(TRUSTED.public_key)]
+    assert await tvixstore.add_nar(store, nar_in_pieces(), Claims(name="t"), public_keys=keys)
+    with pytest.raises(Untrusted):
+        claims = Claims(path=replace(info.store_path, name="other"))
+        await tvixstore.add_nar(store, nar_in_pieces(), claims, public_keys=keys)
     with pytest.raises(AbsentPath):
         await tvixstore.open_file(store, f"{info.store_path}/none")
     with pytest.raises(InvalidData):

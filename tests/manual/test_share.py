@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 SHARE = ROOT / "share"
 COMMANDS = list(read_commands().all())
 PAGES = sorted(SHARE.glob("man/man1/*.1"))
+COMPOSE = SHARE / "man/man5/tvix-store-compose.5"
 
 
 def test_it_is_what_the_command_line_makes_now() -> None:
@@ -68,7 +69,7 @@ def test_an_example_is_of_a_command_and_has_options_that_are_there() -> None:
 def test_mandoc_finds_nothing_in_the_pages() -> None:
     needs("mandoc")
     done = subprocess.run(
-        ["mandoc", "-T", "lint", "-W", "style", *map(str, PAGES)],
+        ["mandoc", "-T", "lint", "-W", "style", *map(str, PAGES), str(COMPOSE)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -85,5 +86,21 @@ def test_a_page_has_the_sections_that_people_look_for(page: Path) -> None:
     assert headings[:3] == ["NAME", "SYNOPSIS", "DESCRIPTION"]
     assert {"OPTIONS", "EXIT STATUS", "SEE ALSO"} <= set(headings)
     # What it refers to is there.
-    for name in re.findall(r"\\fB(tvix[a-z\\-]+)\\fR\(1\)", text):
-        assert (page.parent / f"{name.replace(chr(92), '')}.1").exists(), name
+    check_references(text)
+
+
+def check_references(text: str) -> None:
+    references = re.findall(r"\\fB(tvix[a-z\\-]+)\\fR\(([15])\)", text)
+    assert references
+    for name, section in references:
+        page = f"{name.replace(chr(92), '')}.{section}"
+        assert (SHARE / f"man/man{section}" / page).exists(), page
+
+
+def test_the_page_of_compose_files_has_what_they_are_made_of() -> None:
+    text = COMPOSE.read_text("utf-8")
+    headings = re.findall(r"^\.SH (.*)$", text, re.M)
+    assert headings[:3] == ["NAME", "SYNOPSIS", "DESCRIPTION"]
+    for heading in ("[daemon]", "[store]", "[[substituters]]", "THE LONG FORM", "FILES"):
+        assert heading in headings
+    check_references(text)

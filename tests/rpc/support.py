@@ -12,7 +12,7 @@ from tvixstore.kv.memory import MemoryKeyValue
 from tvixstore.metrics import Metrics
 from tvixstore.nar import NarIdentities
 from tvixstore.pools import Pools
-from tvixstore.rpc import GrpcFront, GrpcServer, serve
+from tvixstore.rpc.server import GrpcFront, GrpcServer, serve
 
 if TYPE_CHECKING:
     import ssl

@@ -18,8 +18,7 @@ from tests.rpc.test_server import EMPTY, GET, STAT, WANTED, ScopedPaths
 from tests.support.certificates import Authority, make_authority
 from tests.support.credentials import CREDENTIALS, TOKENS
 from tvixstore.access import Access, Right, read_certificate
-from tvixstore.rpc import Limits
-from tvixstore.rpc.server import services
+from tvixstore.rpc.server import Limits, services
 from tvixstore.rpc.server.dispatch import Dispatcher, Row
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from tests.rpc.support import serving
 from tests.rpc.test_server import EMPTY, GET, STAT, WANTED, Gate, ScopedPaths
 from tvixstore.blob import BlobService, Chunk, MemoryBlobService
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, SymlinkNode
-from tvixstore.rpc import Limits, methods
+from tvixstore.rpc import methods
 from tvixstore.rpc.messages import BLOB_CHUNKS, BLOB_DATA, READ_BLOB, GetDirectory, StatBlob
+from tvixstore.rpc.server import Limits
 from tvixstore.tree import Content
 
 if TYPE_CHECKING:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from tvixstore.cli.app import ComposeOption
-from tvixstore.cli.copy import Sizes
+from tvixstore.cli.copy import Sizes, parse_keys
 from tvixstore.cli.storing import CaFileOption, TargetOption, TokenFileOption, store_place
 from tvixstore.errors import InvalidData
 
 if TYPE_CHECKING:
     from tvixstore.filesystem import Claims
     from tvixstore.nix import StorePath
-    from tvixstore.pools import Pools
 
 _PIECE: Final = 256 << 10
 # Longer than any narinfo may be.
@@ -64,6 +63,15 @@ def add_nar(
         str | None,
         typer.Option(metavar="PATH", help="The derivation that made it.", show_default=False),
     ] = None,
+    public_keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--public-keys",
+            metavar="NAME:KEY",
+            help="Keys, one of which has to have signed it; several, by spaces or again.",
+            show_default=False,
+        ),
+    ] = None,
     target: TargetOption = None,
     compose: ComposeOption = None,
     token_file: TokenFileOption = None,
@@ -84,12 +92,15 @@ def add_nar(
     if narinfo is not None and (references or deriver):
         raise typer.BadParameter("--narinfo says what it refers to, and its deriver")
     claims = _claims(narinfo, path, name, references or [], deriver)
+    keys = parse_keys(public_keys or ())
     place = store_place(target, compose)
     source = _open(file)
     from tvixstore.castore import SizeRule
     from tvixstore.cli.clients import Credentials, open_client, open_workshop
     from tvixstore.cli.running import run
     from tvixstore.filesystem import NarAdder
+    from tvixstore.nix import KeyRing
+    from tvixstore.transfer import Trust
 
     async def work() -> int:
         async with (
@@ -99,10 +110,11 @@ def add_nar(
             wanted = SizeRule(directory_sizes.value)
             sizes = wanted if client.composition is None else client.store.sizes
             adder = NarAdder(
-                *(client.content, client.store.path_infos, client.pools, workshop.folder, sizes)
+                *(client.content, client.store.path_infos, client.pools, workshop.folder, sizes),
+                trust=Trust(KeyRing(keys)) if keys else Trust(),
             )
             with source:
-                async with aclosing(_read(source, client.pools)) as pieces:
+                async with aclosing(_read(source, file)) as pieces:
                     info = await adder.add(pieces, file, claims)
         typer.echo(info.store_path)
         return 0
@@ -110,18 +122,26 @@ def add_nar(
     run(work)
 
 
-def _open(name: str) -> BinaryIO:
-    if name == "-":
-        return sys.stdin.buffer
+def _open(name: str) -> FileIO:
+    """Without a buffer: it can be closed then while a thread still reads from it."""
     try:
-        return Path(name).open("rb")
+        return FileIO(0, closefd=False) if name == "-" else FileIO(name)
     except OSError as error:
         raise typer.BadParameter(f"{name} cannot be read: {error.strerror}") from None
 
 
-async def _read(source: BinaryIO, pools: Pools) -> AsyncGenerator[bytes, None]:
-    while data := await pools.files.run(source.read, _PIECE):
-        yield data
+async def _read(source: FileIO, name: str) -> AsyncGenerator[bytes, None]:
+    from tvixstore.pools import Pool
+
+    # In a thread of its own, which nobody waits for: a pipe may be silent for ever.
+    reading = Pool("input", 1)
+    try:
+        while data := await reading.abandon(source.read, _PIECE):
+            yield data
+    except OSError as error:
+        raise InvalidData(f"{name} cannot be read: {error.strerror}") from None
+    finally:
+        reading.close(wait=False)
 
 
 def _claims(

@@ -76,7 +76,8 @@ def daemon(
 ) -> None:
     """Run the store, until SIGTERM or SIGINT. SIGHUP has the compose file read again."""
     path = find(compose)
-    from tvixstore.cli.daemon import leave, run
+    from tvixstore.cli.daemon import run
+    from tvixstore.cli.leaving import leave
     from tvixstore.cli.reload import Watched
 
     watched = Watched.look(path) if watch and path is not None else None

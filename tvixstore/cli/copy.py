@@ -144,7 +144,7 @@ def copy(
     """
     if source is None and target is None:
         raise typer.BadParameter("name --from or --to, or both")
-    keys = _parse_keys(public_keys or ())
+    keys = parse_keys(public_keys or ())
     wanted = _wanted(paths or [], closure_info)
     from tvixstore.cli.clients import Credentials
     from tvixstore.cli.ends import CopySettings, trust_for
@@ -243,7 +243,8 @@ class _Job:
         return json.dumps(told, ensure_ascii=False)
 
 
-def _parse_keys(texts: list[str] | tuple[str, ...]) -> list[PublicKey]:
+def parse_keys(texts: list[str] | tuple[str, ...]) -> list[PublicKey]:
+    """What `--public-keys` names. Raises `BadParameter`."""
     from tvixstore.nix import PublicKey
 
     try:

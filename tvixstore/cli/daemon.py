@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
-import sys
-import threading
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
 
@@ -22,6 +17,7 @@ from tvixstore.cli.activation import Inherited, inherited_sockets
 from tvixstore.cli.app import INTERRUPTED
 from tvixstore.cli.doors import Doors, grpc_front, http_front
 from tvixstore.cli.guard import Guard
+from tvixstore.cli.leaving import loop_factory
 from tvixstore.cli.notify import Notifier
 from tvixstore.cli.reload import Reloader, Watched
 from tvixstore.compose import Config, Daemon, lint, lower
@@ -32,7 +28,6 @@ from tvixstore.http import serve as serve_http
 from tvixstore.kv.state import VERSION
 from tvixstore.log import Logger, configure
 from tvixstore.policy.tasks import end
-from tvixstore.pools import THREAD_PREFIX
 from tvixstore.rpc.server import GrpcServer
 from tvixstore.rpc.server import serve as serve_grpc
 
@@ -61,19 +56,6 @@ def run(config: Config, path: Path | None = None, watched: Watched | None = None
             return runner.run(daemon.run(path, config.daemon, watched))
 
 
-def leave(code: int) -> NoReturn:
-    """Ends the process, even if a name server or a dead mount still holds one of its threads.
-
-    By now the state is closed, and nothing that such a thread could bring is wanted. Python would
-    wait for it; whoever stops the daemon would wait as well, and kill it in the end.
-    """
-    if any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(code)
-    raise SystemExit(code)
-
-
 def _relax_collector() -> None:
     """Leaves the cycle collector less to do: it took a sixth of the time of a cold path.
 
@@ -83,15 +65,6 @@ def _relax_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes event loops: uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 class _Daemon:

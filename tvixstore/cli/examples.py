@@ -38,7 +38,13 @@ EXAMPLES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     ],
     "nar-hash": [("In the form of Nix's older commands", "tvix-store nar-hash --base32 ./source")],
     "nar": [("Into a file", f"tvix-store nar {_APP} > app.nar")],
-    "ls": [("Everything in a folder of it", f"tvix-store ls -lR {_APP}/share")],
+    "ls": [
+        ("Everything in a folder of it", f"tvix-store ls -lR {_APP}/share"),
+        (
+            "How large its largest file is",
+            (f"tvix-store ls -R --json {_APP} |\n    jq '[.. | objects | .size // empty] | max'"),
+        ),
+    ],
     "cat": [
         (
             "The first 512 bytes of a file",
@@ -54,6 +60,13 @@ EXAMPLES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         (
             "What another store writes out",
             f"nix-store --dump {_APP} | tvix-store add-nar --path {_APP} -",
+        ),
+        (
+            "Only if somebody who is trusted has signed it",
+            (
+                'tvix-store add-nar --public-keys "$(cat public.key)" \\\n'
+                "    --narinfo app.narinfo app.nar.xz"
+            ),
         ),
     ],
     "pin": [("With the reason", f'tvix-store pin --comment "release 2.0" {_APP}')],

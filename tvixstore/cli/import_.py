@@ -13,6 +13,7 @@ import typer
 from tvixstore.cli.app import ComposeOption
 from tvixstore.cli.copy import Sizes
 from tvixstore.cli.storing import CaFileOption, TargetOption, TokenFileOption
+from tvixstore.errors import InvalidData
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,6 +63,8 @@ def import_(
     """
     if name is not None and len(paths) > 1:
         raise typer.BadParameter("--name is for one PATH")
+    if name is not None:
+        _check_name(name)
     from tvixstore.castore import SizeRule
     from tvixstore.cli.clients import Credentials
     from tvixstore.cli.running import run
@@ -76,6 +79,16 @@ def import_(
         quiet=quiet,
     )
     run(job.run)
+
+
+def _check_name(name: str) -> None:
+    """Before anything is opened. Raises `BadParameter`."""
+    from tvixstore.nix import check_new_name
+
+    try:
+        check_new_name(name)
+    except InvalidData as error:
+        raise typer.BadParameter(f"--name: {error}") from None
 
 
 class _Job:
@@ -138,7 +151,7 @@ class _Job:
     def _print(self) -> None:
         done = sorted(self._done)
         if self._as_json:
-            typer.echo(json.dumps([self._told(index) for index in done], ensure_ascii=False))
+            typer.echo(json.dumps([self._told(index) for index in done]))
             return
         for index in done:
             typer.echo(self._done[index].store_path)
@@ -146,7 +159,8 @@ class _Job:
     def _told(self, index: int) -> dict[str, Any]:
         info = self._done[index]
         return {
-            "source": str(self._paths[index]).encode(errors="backslashreplace").decode(),
+            # In ASCII, and a byte that is no UTF-8 as a surrogate: `os.fsencode` undoes that.
+            "source": str(self._paths[index]),
             "path": str(info.store_path),
             "nar_hash": f"sha256-{base64.b64encode(info.nar_sha256).decode()}",
             "nar_size": info.nar_size,

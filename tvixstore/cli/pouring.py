@@ -6,14 +6,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from tvixstore.cli.running import BROKEN_PIPE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tvixstore.pools import Pools
     from tvixstore.streams import ByteStream
 
-# What a process that SIGPIPE ends is said to have exited with.
-BROKEN_PIPE: Final = 141
 # So much is written in one go.
 _PIECE: Final = 256 << 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -18,6 +19,8 @@ from tvixstore.log import redact
 ABSENT: Final = 3
 UNKNOWN: Final = 4
 CORRUPT: Final = 5
+# What a process that SIGPIPE ends is said to have exited with.
+BROKEN_PIPE: Final = 141
 
 # Events that the error with which a command ends says again.
 _SAID_ANYWAY: Final = frozenset({"peer.credentials_refused", "upstream.credentials_refused"})
@@ -43,18 +46,23 @@ def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     """Runs `command` in a loop of its own, and ends the process with the exit code it returns.
 
     SIGINT and SIGTERM cancel it, and the process ends with 130 when it has put its things away; the
-    second one ends it at once.
+    second one ends it at once. When nobody reads its output any more, it ends with 141.
     """
-    from tvixstore.cli.daemon import leave, loop_factory
+    from tvixstore.cli.leaving import leave, loop_factory
     from tvixstore.log import configure
 
     configure("error", without=_SAID_ANYWAY)
     # What was loaded stays, and next to nothing of what comes is a cycle: as in the daemon.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(_until_signalled(command))
-    sys.stdout.flush()
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            code = runner.run(_until_signalled(command))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still to be written at the end of the process would be told of then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
     leave(code)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tvixstore.castore import SizeRule
-from tvixstore.errors import InvalidData
-from tvixstore.nar import NarIdentity
+from tvixstore.errors import CorruptData, InvalidData
+from tvixstore.nar import NarIdentity, render
 from tvixstore.nix import (
     ContentAddress,
     NarInfo,
@@ -18,10 +18,11 @@ from tvixstore.nix import (
     check_new_name,
 )
 from tvixstore.pathinfo import PathInfo, PathInfoService
-from tvixstore.pathinfo.nix.trust import check_content_address
+from tvixstore.pathinfo.nix.trust import prove_content_address
 from tvixstore.pathinfo.receiving import Receiver
 from tvixstore.pathinfo.upload_rows import Upload
 from tvixstore.pools import Pools
+from tvixstore.transfer.trust import Trust, prove
 from tvixstore.tree import Content
 
 
@@ -40,6 +41,8 @@ class Claims:
     signatures: tuple[Signature, ...] = ()
     ca: ContentAddress | None = None
     nar: NarIdentity | None = None
+    # Of the file, if that is said.
+    compression: str | None = None
 
     def __post_init__(self) -> None:
         if self.path is None:
@@ -56,6 +59,7 @@ class Claims:
             signatures=narinfo.signatures,
             ca=narinfo.ca,
             nar=NarIdentity(narinfo.nar_size, narinfo.nar_sha256),
+            compression=narinfo.compression,
         )
 
 
@@ -68,6 +72,8 @@ class NarAdder:
     pools: Pools
     spool: Path
     sizes: SizeRule = SizeRule.DOCUMENTED
+    # Who is believed; without keys, whoever calls `add` is.
+    trust: Trust = field(default_factory=Trust)
     _receiver: Receiver = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,16 +82,31 @@ class NarAdder:
     async def add(self, source: AsyncIterable[bytes], name: str, claims: Claims) -> PathInfo:
         """Stores the NAR in the file called `name` that `source` gives, compressed or not.
 
-        Raises `InvalidData` where it is none, or not what is claimed of it. The caller closes
-        `source`.
+        Raises `InvalidData` where it is none, or not what is claimed of it, and `Untrusted` where
+        nobody who is trusted claims that. The caller closes `source`.
         """
         with self.content.session():
-            upload = await self._receiver.receive(source, name)
+            upload = await self._receiver.receive(source, _file_name(name, claims))
             _check(NarIdentity(upload.nar_size, upload.nar_sha256), name, claims)
             info = _info(upload, claims)
+            self.trust.judge(info)
             if info.ca is not None:
-                check_content_address(info, info.ca)
+                await self._prove(info, info.ca)
             return await self.path_infos.put(info)
+
+    async def _prove(self, info: PathInfo, address: ContentAddress) -> None:
+        """A signature vouches for the NAR, and nobody for its address but the content."""
+        try:
+            proof = prove_content_address(info, address)
+            if proof is not None:
+                await prove(proof, render(self.content, info.node), self.pools)
+        except CorruptData as error:
+            raise InvalidData(str(error)) from error
+
+
+def _file_name(name: str, claims: Claims) -> str:
+    """By its end a brotli stream is known, which has nothing else to know it by."""
+    return f"{name.removesuffix('.br')}.br" if claims.compression == "br" else name
 
 
 def _check(nar: NarIdentity, name: str, claims: Claims) -> None:

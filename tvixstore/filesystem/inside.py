@@ -59,7 +59,9 @@ class Inside:
 def shown(name: bytes) -> str:
     """For messages: nothing that a terminal would obey."""
     text = name.decode(errors="backslashreplace")
-    return text if text.isprintable() else ascii(text)[1:-1]
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,15 @@ async def nar_hash(path: str | bytes | os.PathLike[str], pools: Pools) -> NarIde
         hashing.close()
 
 
+async def hash_alone(path: str | bytes | os.PathLike[str]) -> NarIdentity:
+    """As `nar_hash`, in threads of its own."""
+    pools = Pools(dns=1)
+    try:
+        return await nar_hash(path, pools)
+    finally:
+        pools.close()
+
+
 def absolute(path: str | bytes | os.PathLike[str]) -> bytes:
     """As Nix takes paths: relative to the current folder, `.`, `..` and slashes at the end gone,
     links as they are."""

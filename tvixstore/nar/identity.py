@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
 from tvixstore.castore import DIGEST_BYTES, Digest, Node, encode_node
 from tvixstore.errors import InvalidData, Unavailable
-from tvixstore.kv import KeyValue
 from tvixstore.log import Logger
 from tvixstore.nar.render import render
 from tvixstore.policy.single_flight import SingleFlight
 from tvixstore.tree import Content
+
+if TYPE_CHECKING:
+    from tvixstore.kv import KeyValue
 
 _log = Logger(__name__)
 

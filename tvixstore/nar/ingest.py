@@ -12,9 +12,8 @@ from collections.abc import AsyncIterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from tvixstore.blob import BlobWriter
 from tvixstore.castore import (
     EMPTY_DIGEST,
     Digest,
@@ -38,6 +37,9 @@ from tvixstore.nar.shelf import DirectoryShelf
 from tvixstore.nar.turns import Turns
 from tvixstore.pools import Pools
 from tvixstore.tree import Content
+
+if TYPE_CHECKING:
+    from tvixstore.blob import BlobWriter
 
 # A batch is full at so many blobs, bytes of them, or Directories that wait for them.
 BATCH_ITEMS = 1000

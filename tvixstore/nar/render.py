@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tvixstore.castore import EMPTY_DIGEST, DirectoryNode, Entry, FileNode, Node, SymlinkNode
 from tvixstore.errors import CorruptData, Incomplete
-from tvixstore.kv import Hold
 from tvixstore.nar.sizes import check_level, fetch_directory, node_size
 from tvixstore.nar.turns import Turns
 from tvixstore.nar.writer import (
@@ -24,6 +24,9 @@ from tvixstore.nar.writer import (
 )
 from tvixstore.streams import ByteStream
 from tvixstore.tree import Content
+
+if TYPE_CHECKING:
+    from tvixstore.kv import Hold
 
 # aiohttp writes pieces of this size 2.5 times as fast as single small files.
 PIECE = 128 * 1024

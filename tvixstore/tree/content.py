@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tvixstore.blob import BlobService
 from tvixstore.castore import DirectoryNode, FileNode, Node
-from tvixstore.directory import DirectoryService
-from tvixstore.kv import Hold, Holds, key_of
+
+if TYPE_CHECKING:
+    # Whoever only hashes a tree has no store to load.
+    from tvixstore.blob import BlobService
+    from tvixstore.directory import DirectoryService
+    from tvixstore.kv import Hold, Holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class Content:
 
     async def hold(self, node: Node) -> Hold | None:
         """Holds the whole tree of `node`, as far as it is here, until that is released."""
-        if self.holds is None or (key := key_of(node)) is None:
+        if self.holds is None or (key := _key_of(node)) is None:
             return None
         return await self.holds.hold(key)
 
@@ -50,7 +54,7 @@ class Content:
 
     async def take(self, node: Node) -> None:
         """The same until the session ends; outside of one, for ten minutes."""
-        if self.holds is not None and (key := key_of(node)) is not None:
+        if self.holds is not None and (key := _key_of(node)) is not None:
             await self.holds.take([key])
 
     def session(self) -> AbstractContextManager[None]:
@@ -59,3 +63,9 @@ class Content:
         By then something has to refer to it.
         """
         return nullcontext() if self.holds is None else self.holds.session()
+
+
+def _key_of(node: Node) -> bytes | None:
+    from tvixstore.kv import key_of
+
+    return key_of(node)

@@ -123,6 +123,7 @@ complete -c tvix-store -n '__tvix_store_at nar' -F
 
 complete -c tvix-store -n '__tvix_store_at ls' -s l -l long -d 'Also show modes, sizes, and where links lead'
 complete -c tvix-store -n '__tvix_store_at ls' -s R -l recursive -d 'Also list what is in folders'
+complete -c tvix-store -n '__tvix_store_at ls' -l json -d 'Print a JSON document, as `nix store ls --json` does'
 complete -c tvix-store -n '__tvix_store_at ls' -l from -r -F -d 'Where from: a daemon\'s URL or a compose file. Left out: the local daemon'
 complete -c tvix-store -n '__tvix_store_at ls' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
 complete -c tvix-store -n '__tvix_store_at ls' -l token-file -r -F -d 'A token, if the daemon wants one'
@@ -153,6 +154,7 @@ complete -c tvix-store -n '__tvix_store_at add-nar' -l path -r -F -d 'The store 
 complete -c tvix-store -n '__tvix_store_at add-nar' -l name -x -d 'What to call it, if its store path is to follow from its content'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l references -r -F -d 'Store paths that it refers to; several, by spaces or again'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l deriver -r -F -d 'The derivation that made it'
+complete -c tvix-store -n '__tvix_store_at add-nar' -l public-keys -x -d 'Keys, one of which has to have signed it; several, by spaces or again'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l to -r -F -d 'Where to: a daemon\'s URL or a compose file. Left out: the local daemon'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l compose -r -F -d 'The compose file; else $TVIXSTORE_COMPOSE, ./compose.toml, /etc/tvixstore/compose.toml, or cache.nixos.org alone'
 complete -c tvix-store -n '__tvix_store_at add-nar' -l token-file -r -F -d 'A token, if the daemon wants one'

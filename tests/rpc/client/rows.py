@@ -13,8 +13,8 @@ from tests.rpc.client.support import fills_in, front, in_memory, over_socket
 from tvixstore.blob import BlobService
 from tvixstore.directory import DirectoryService, MemoryDirectoryService
 from tvixstore.pathinfo import MemoryPathInfoService, PathInfoService
-from tvixstore.rpc import GrpcFront
 from tvixstore.rpc.client import GrpcBlobService, GrpcDirectoryService, GrpcPathInfoService, Peer
+from tvixstore.rpc.server import GrpcFront
 from tvixstore.tree import Content
 
 Reach = Callable[[GrpcFront], AbstractAsyncContextManager[Peer]]

@@ -19,10 +19,9 @@ from tvixstore.nar import NarIdentities
 from tvixstore.pathinfo import MemoryPathInfoService, PathInfoService
 from tvixstore.pathinfo.nix import Fills
 from tvixstore.pools import Pools
-from tvixstore.rpc import GrpcFront, serve
 from tvixstore.rpc.client import Peer
 from tvixstore.rpc.codec import WireCodec
-from tvixstore.rpc.server import services
+from tvixstore.rpc.server import GrpcFront, serve, services
 from tvixstore.tree import Content
 
 

@@ -19,7 +19,6 @@ from tvixstore.blob import Chunk, MemoryBlobService
 from tvixstore.castore import Digest
 from tvixstore.directory import MemoryDirectoryService
 from tvixstore.errors import Unavailable
-from tvixstore.rpc import serve
 from tvixstore.rpc.client import GrpcBlobService, GrpcDirectoryService, GrpcPathInfoService, Peer
 from tvixstore.rpc.client.link import PACED
 from tvixstore.rpc.methods import (
@@ -29,6 +28,7 @@ from tvixstore.rpc.methods import (
     READ_BLOB,
     STAT_BLOB,
 )
+from tvixstore.rpc.server import serve
 
 if TYPE_CHECKING:
     from grpclib.server import Stream

@@ -37,7 +37,10 @@ def judge(narinfo: Promise, keys: KeyRing | None) -> Proof | None:
         return None
     if narinfo.ca is None:
         raise Untrusted(f"{narinfo.store_path} has {_unsigned(narinfo)}")
-    return _judge_content_address(narinfo, narinfo.ca)
+    try:
+        return prove_content_address(narinfo, narinfo.ca)
+    except InvalidData as error:
+        raise Untrusted(f"{narinfo.store_path} has {_unsigned(narinfo)}, and {error}") from error
 
 
 def check_content_address(narinfo: Promise, address: ContentAddress) -> None:
@@ -55,14 +58,13 @@ def check_content_address(narinfo: Promise, address: ContentAddress) -> None:
             raise InvalidData("its CA is not its NAR hash")
 
 
-def _judge_content_address(narinfo: Promise, address: ContentAddress) -> Proof | None:
-    path = narinfo.store_path
-    try:
-        check_content_address(narinfo, address)
-    except InvalidData as error:
-        raise Untrusted(f"{path} has {_unsigned(narinfo)}, and {error}") from error
+def prove_content_address(narinfo: Promise, address: ContentAddress) -> Proof | None:
+    """What the content has to be held against to be what `address` says, if its NAR hash does not
+    prove that. Raises `InvalidData` as `check_content_address` does."""
+    check_content_address(narinfo, address)
     if _addresses_nar(address):
-        return partial(_check_modulo, narinfo, address) if path in narinfo.references else None
+        refers_to_itself = narinfo.store_path in narinfo.references
+        return partial(_check_modulo, narinfo, address) if refers_to_itself else None
     if address.method == "recursive":
         return partial(_check_nar, narinfo, address)
     return partial(_check_file, narinfo, address)
@@ -118,5 +120,5 @@ def _events(pieces: Iterable[bytes]) -> Iterator[Event]:
 def _compare(narinfo: Promise, address: ContentAddress, digest: bytes) -> None:
     if digest != address.hash.digest:
         raise CorruptData(
-            f"{narinfo.store_path} is unsigned, and its content does not hash to its CA {address}"
+            f"{narinfo.store_path} has content that does not hash to its CA {address}"
         )
