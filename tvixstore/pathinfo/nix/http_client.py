@@ -160,9 +160,8 @@ class HttpClient:
         asks: bool = False,
     ) -> Answer:
         where = self._where(start) + ("" if url is start else f" (redirected to {url})")
-        sent = dict(headers)
         if authorization is not None:
-            sent["Authorization"] = authorization
+            headers = {**headers, "Authorization": authorization}
         proxy = self._proxies.choose(url)
         session = self._open_session()
         uses_tls = "https" in (url.scheme, proxy and proxy.url.scheme)
@@ -171,7 +170,7 @@ class HttpClient:
             if proxy is None and method == "GET" and body is None:
                 # Nearly all there is, and several times as fast.
                 assert self._gets is not None
-                reply = await self._gets.send(url, sent, context)
+                reply = await self._gets.send(url, headers, context)
                 return Answer(
                     reply.status, reply.headers, reply.content, reply.connection.close, where
                 )
@@ -180,7 +179,7 @@ class HttpClient:
                 yarl.URL(url.sent, encoded=True),
                 data=body,
                 expect100=asks,
-                headers={**sent, **_proxy_headers(proxy, url, "http")},
+                headers={**headers, **_proxy_headers(proxy, url, "http")},
                 allow_redirects=False,
                 proxy=None if proxy is None else yarl.URL(proxy.url.base),
                 proxy_headers=_proxy_headers(proxy, url, "https"),

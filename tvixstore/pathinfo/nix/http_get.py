@@ -117,6 +117,8 @@ class Gets:
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:
+    if not headers:
+        return b""
     text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if text.count("\n") != len(headers) or text.count("\r") != len(headers) or "\0" in text:
         raise OSError(errno.EINVAL, "a header that is to be sent has a line break in it")

@@ -55,7 +55,7 @@ class HttpUpstream(Upstream):
         return f"{self.name} {self._home}"
 
     async def narinfo(self, path_hash: bytes) -> str | None:
-        return await self._document(self._home.join(f"{nixbase32.encode(path_hash)}.narinfo"))
+        return await self._document(self._home.below(f"{nixbase32.encode(path_hash)}.narinfo"))
 
     async def open_nar(self, url: str, resume: Resume | None = None) -> Body | None:
         try:
