@@ -103,7 +103,7 @@ class Breaker:
             tell("breaker.probe", f"the probe: {self._failing(started)}", None)
         was_open = self.is_open
         try:
-            with hearsay.guarded() as guarded:
+            with hearsay.Call() as guarded:
                 result = await call()
         except _NEUTRAL:
             raise

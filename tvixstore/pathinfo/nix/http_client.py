@@ -26,6 +26,7 @@ from tvixstore.pathinfo.nix.proxies import Proxies, Proxy
 from tvixstore.pathinfo.nix.resolver import PoolResolver
 from tvixstore.pathinfo.nix.tls import client_context
 from tvixstore.pathinfo.nix.urls import Url
+from tvixstore.policy.timeout import Scope
 from tvixstore.policy.tracing import here, note
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class HttpClient:
         Raises `Unavailable`, also when they are not there within the upstream's timeout.
         """
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            with Scope(self._settings.timeout):
                 return await self._follow(url, headers or {})
         except TimeoutError as error:
             raise Unavailable(
