@@ -14,6 +14,8 @@ from tvixstore.log import Logger
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
+    from tvixstore.pathinfo.nix.urls import Url
+
 # A body that nobody wants is read to its end, to keep the connection, if that is cheap.
 _DISCARDED = 64 << 10
 _DISCARDING = 1.0
@@ -23,7 +25,7 @@ log = Logger("tvixstore.pathinfo.nix.http")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response whose body is unread. `where` names upstream and URL, for errors.
+    """A response whose body is unread, from the upstream of that name.
 
     The connection is kept if the body was read to its end before `close`.
     """
@@ -32,7 +34,15 @@ class Answer:
     headers: CIMultiDictProxy[str]
     content: aiohttp.StreamReader
     close: Callable[[], None]
-    where: str
+    upstream: str
+    # What was asked for, and where its redirects led.
+    start: Url
+    url: Url
+
+    @property
+    def where(self) -> str:
+        """Upstream and URL, for errors."""
+        return where(self.upstream, self.start, self.url)
 
     @property
     def encodings(self) -> tuple[str, ...]:
@@ -71,3 +81,8 @@ class Answer:
             left = _DISCARDED
             while left > 0 and (data := await self.content.readany()):
                 left -= len(data)
+
+
+def where(upstream: str, start: Url, url: Url) -> str:
+    """For errors: who was asked, and for what."""
+    return f"{upstream}: {start}" + ("" if url is start else f" (redirected to {url})")

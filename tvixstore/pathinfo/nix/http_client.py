@@ -19,7 +19,7 @@ from tvixstore.errors import Unavailable
 from tvixstore.log import Logger
 from tvixstore.pathinfo.nix.answers import REDIRECTS, REFUSED
 from tvixstore.pathinfo.nix.credentials import Credentials
-from tvixstore.pathinfo.nix.http_answer import Answer
+from tvixstore.pathinfo.nix.http_answer import Answer, where
 from tvixstore.pathinfo.nix.http_errors import translate
 from tvixstore.pathinfo.nix.http_get import Gets
 from tvixstore.pathinfo.nix.proxies import Proxies, Proxy
@@ -127,7 +127,8 @@ class HttpClient:
             if answer.status not in REDIRECTS:
                 if here() is not None:
                     note("http", f"{answer.status} from {_told(start, url)}")
-                self._note_refusal(answer.where, answer.status)
+                if self._refused or answer.status in REFUSED:
+                    self._note_refusal(answer.where, answer.status)
                 return answer
             location = answer.headers.get("Location", "")
             await answer.discard()
@@ -160,7 +161,6 @@ class HttpClient:
         body: AsyncIterable[bytes] | None = None,
         asks: bool = False,
     ) -> Answer:
-        where = self._where(start) + ("" if url is start else f" (redirected to {url})")
         if authorization is not None:
             headers = {**headers, "Authorization": authorization}
         proxy = self._proxies.choose(url)
@@ -173,7 +173,8 @@ class HttpClient:
                 assert self._gets is not None
                 reply = await self._gets.send(url, headers, context)
                 return Answer(
-                    reply.status, reply.headers, reply.content, reply.connection.close, where
+                    *(reply.status, reply.headers, reply.content, reply.connection.close),
+                    *(self._settings.name, start, url),
                 )
             response = await session.request(
                 method,
@@ -187,11 +188,15 @@ class HttpClient:
                 ssl=context,
             )
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            asked = where(self._settings.name, start, url)
             if isinstance(error, aiohttp.ClientHttpProxyError):
-                self._note_refusal(where, error.status)
-            failure = translate(where, error)
+                self._note_refusal(asked, error.status)
+            failure = translate(asked, error)
             raise failure from failure.__cause__
-        return Answer(response.status, response.headers, response.content, response.close, where)
+        return Answer(
+            *(response.status, response.headers, response.content, response.close),
+            *(self._settings.name, start, url),
+        )
 
     def _open_session(self) -> aiohttp.ClientSession:
         # Not in __init__: a session belongs to the loop that is running.
