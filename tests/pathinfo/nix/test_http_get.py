@@ -6,13 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.pathinfo.nix.reached import HASH, NARINFO, reach
 from tvixstore.errors import Unavailable
 from tvixstore.pathinfo.nix.http_client import USER_AGENT
-from tvixstore.pathinfo.nix.upstream import Resume
+from tvixstore.pathinfo.nix.http_upstream import HttpUpstream
+from tvixstore.pathinfo.nix.upstream import Resume, Upstream
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
 
 ABSENT = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 FOUND = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntext"
@@ -27,9 +32,11 @@ class RawServer:
     port: int = 0
     heads: list[bytes] = field(default_factory=list)
     connections: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         try:
             while True:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
@@ -55,6 +62,14 @@ async def answering(*answers: bytes, closes: bool = False) -> AsyncIterator[RawS
     async with listener:
         server.port = listener.sockets[0].getsockname()[1]
         yield server
+
+
+def kept_by(upstream: Upstream) -> list[ResponseHandler]:
+    """The connections that nobody uses."""
+    assert isinstance(upstream, HttpUpstream)
+    session = upstream._client._open_session()
+    assert session.connector is not None
+    return [protocol for kept in session.connector._conns.values() for protocol, _ in kept]
 
 
 async def test_a_request_is_a_line_and_a_few_headers() -> None:
@@ -104,6 +119,17 @@ async def test_what_nobody_asked_for_answers_no_other_question() -> None:
     async with answering(FOUND + FOUND, ABSENT) as server, reach(server.url) as upstream:
         assert await upstream.narinfo(HASH) == "text"
         assert await upstream.narinfo(HASH) is None
+        assert server.connections == 2
+
+
+async def test_what_comes_while_nobody_asks_is_no_answer_to_the_next_question() -> None:
+    async with answering(FOUND, FOUND) as server, reach(server.url) as upstream:
+        assert await upstream.narinfo(HASH) == "text"
+        server.writers[0].write(ABSENT)
+        async with asyncio.timeout(10):
+            while not any(kept.should_close for kept in kept_by(upstream)):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert await upstream.narinfo(HASH) == "text"
         assert server.connections == 2
 
 
