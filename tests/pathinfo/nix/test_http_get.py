@@ -122,8 +122,14 @@ async def test_what_nobody_asked_for_answers_no_other_question() -> None:
         assert server.connections == 2
 
 
-async def test_what_comes_while_nobody_asks_is_no_answer_to_the_next_question() -> None:
-    async with answering(FOUND, FOUND) as server, reach(server.url) as upstream:
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_what_comes_while_nobody_asks_is_no_answer_to_the_next_question(
+    proxied: bool,
+) -> None:
+    async with (
+        answering(FOUND, FOUND) as server,
+        reach(server.url, proxy=server.url if proxied else "") as upstream,
+    ):
         assert await upstream.narinfo(HASH) == "text"
         server.writers[0].write(ABSENT)
         async with asyncio.timeout(10):

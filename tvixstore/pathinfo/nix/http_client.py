@@ -18,6 +18,7 @@ from tvixstore import __version__
 from tvixstore.errors import Unavailable
 from tvixstore.log import Logger
 from tvixstore.pathinfo.nix.answers import REDIRECTS, REFUSED
+from tvixstore.pathinfo.nix.connector import Connector
 from tvixstore.pathinfo.nix.credentials import Credentials
 from tvixstore.pathinfo.nix.http_answer import Answer, where
 from tvixstore.pathinfo.nix.http_errors import translate
@@ -203,7 +204,7 @@ class HttpClient:
         if self._closed:
             raise Unavailable(f"{self._settings.name}: it was closed")
         if self._session is None:
-            connector = aiohttp.TCPConnector(
+            connector = Connector(
                 resolver=PoolResolver(self._pools.dns),
                 limit=self._settings.max_connections,
                 keepalive_timeout=_KEEP_ALIVE,

@@ -93,7 +93,10 @@ class Gets:
         return place
 
     async def _exchange(self, request: aiohttp.ClientRequest, sent: bytes) -> Reply:
-        connection = await self._connect(request)
+        try:
+            connection = await self._connector.connect(request, [], self._timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError("no connection in time") from error
         try:
             protocol, transport = connection.protocol, connection.transport
             if protocol is None or transport is None or transport.is_closing():
@@ -111,18 +114,6 @@ class Gets:
             raise
         content.on_eof(connection.release)
         return Reply(message.code, message.headers, content, connection)
-
-    async def _connect(self, request: aiohttp.ClientRequest) -> aiohttp.connector.Connection:
-        while True:
-            try:
-                connection = await self._connector.connect(request, [], self._timeout)
-            except TimeoutError as error:
-                raise aiohttp.ConnectionTimeoutError("no connection in time") from error
-            # Over one that was kept something may have come since, which aiohttp would take for
-            # the answer to the next question: for an absence, perhaps.
-            if connection.protocol is None or not connection.protocol.should_close:
-                return connection
-            connection.close()
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:
