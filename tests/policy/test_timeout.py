@@ -9,7 +9,7 @@ from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.errors import Unavailable
 from tvixstore.policy.deadline import bounded
 from tvixstore.policy.retry import Retry
-from tvixstore.policy.timeout import Timeout, answer_within
+from tvixstore.policy.timeout import Scope, Timeout, answer_within
 
 
 async def hang() -> str:
@@ -75,3 +75,34 @@ async def test_what_an_attempt_gets_is_nobodys_business_afterwards() -> None:
         return "slow"
 
     assert await Retry().run(slow) == "slow"
+
+
+@virtual_clock
+async def test_a_scope_cancels_what_is_inside_and_is_a_timeout_outside() -> None:
+    with pytest.raises(TimeoutError), Scope(5.0) as scope:
+        await hang()
+    assert scope.expired and now() == 5.0
+
+
+@virtual_clock
+async def test_of_two_scopes_the_one_that_expires_is_the_timeout() -> None:
+    with Scope(9.0) as outer:
+        with pytest.raises(TimeoutError), Scope(5.0):
+            await hang()
+        await asyncio.sleep(1.0)
+    with pytest.raises(TimeoutError), Scope(1.0) as outermost, Scope(2.0) as inner:
+        await hang()
+    assert (outer.expired, outermost.expired, inner.expired) == (False, True, False)
+
+
+@virtual_clock
+async def test_who_is_cancelled_by_others_as_a_scope_expires_is_cancelled() -> None:
+    async def wait() -> None:
+        with Scope(5.0):
+            await hang()
+
+    task = asyncio.create_task(wait())
+    asyncio.get_running_loop().call_later(5.0, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert now() == 5.0

@@ -7,8 +7,6 @@ for it join.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
@@ -53,24 +51,21 @@ class Waits:
         for above, _ in self._above:
             above.end(work)
 
-    @contextmanager
-    def joined_by(self, above: Waits | None, *, late: bool) -> Iterator[None]:
+    def joined_by(self, above: Waits | None, *, late: bool) -> _Joined:
         """`above` waits for all of it meanwhile; `late` if it was under way before."""
-        if above is None:
-            yield
-            return
-        entry = (above, late)
-        self._above.append(entry)
+        return _Joined(self, above, late)
+
+    def _join(self, above: Waits, late: bool) -> None:
+        self._above.append((above, late))
         for work, held in self._works.items():
             for _ in range(held.count):
                 above.begin(work, joined=held.joined or late)
-        try:
-            yield
-        finally:
-            self._above.remove(entry)
-            for work, held in self._works.items():
-                for _ in range(held.count):
-                    above.end(work)
+
+    def _leave(self, above: Waits, late: bool) -> None:
+        self._above.remove((above, late))
+        for work, held in self._works.items():
+            for _ in range(held.count):
+                above.end(work)
 
     def inside(self, context: contextvars.Context) -> contextvars.Context:
         """`context`, in which everything is waited for on behalf of those who have joined."""
@@ -82,6 +77,25 @@ class Waits:
 
     def _removed(self, work: Work) -> None:
         """For whoever tells of it."""
+
+
+class _Joined:
+    """What `Waits.joined_by` returns: a class, as each lookup pays for it."""
+
+    __slots__ = ("_above", "_late", "_waits")
+
+    def __init__(self, waits: Waits, above: Waits | None, late: bool) -> None:
+        self._waits = waits
+        self._above = above
+        self._late = late
+
+    def __enter__(self) -> None:
+        if self._above is not None:
+            self._waits._join(self._above, self._late)
+
+    def __exit__(self, *_: object) -> None:
+        if self._above is not None:
+            self._waits._leave(self._above, self._late)
 
 
 # On whose behalf the code of a context works.

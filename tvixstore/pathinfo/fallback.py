@@ -10,6 +10,7 @@ from tvixstore.pathinfo.info import Description
 from tvixstore.pathinfo.members import PathInfoMembers
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.deadline import bounded, within
+from tvixstore.policy.timeout import Scope
 from tvixstore.policy.tracing import here, note, spell
 from tvixstore.policy.verdict import Verdict
 
@@ -57,11 +58,10 @@ async def _ask(
 ) -> Description | None:
     """What `member` says within `seconds`; raises `Unavailable` if that is nothing."""
     try:
-        with bounded(seconds * _SOFT):
-            async with asyncio.timeout(seconds) as scope:
-                return await member.describe(path_hash, nar_sha256)
+        with bounded(seconds * _SOFT), Scope(seconds) as scope:
+            return await member.describe(path_hash, nar_sha256)
     except TimeoutError:
-        if scope.expired():
+        if scope.expired:
             note("lookup_timeout", f"{name} had no answer within its {spell(seconds)}", seconds)
             raise Unavailable(f"no answer within {seconds:.3g} s") from None
         raise

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
-from tvixstore.policy.tracing import Label, traced
+from tvixstore.policy.tracing import Label, begin, below, over, traced
 from tvixstore.streams import ByteStream
 
 
@@ -23,8 +23,19 @@ class TracedPathInfoService(PathInfoWrapper):
     async def describe(
         self, path_hash: bytes, nar_sha256: bytes | None = None
     ) -> Description | None:
-        asking = self.inner.describe(path_hash, nar_sha256)
-        return await traced(self.label, "describe", asking)
+        # As `traced`, without a coroutine more.
+        if (step := below(self.label, "describe")) is None:
+            return await self.inner.describe(path_hash, nar_sha256)
+        token = begin(step)
+        try:
+            result = await self.inner.describe(path_hash, nar_sha256)
+        except BaseException as error:
+            step.fail(error)
+            raise
+        finally:
+            over(token)
+        step.end("absent" if result is None else "present")
+        return result
 
     async def get(self, path_hash: bytes) -> PathInfo | None:
         return await traced(self.label, "get", self.inner.get(path_hash))

@@ -103,13 +103,13 @@ class Breaker:
             tell("breaker.probe", f"the probe: {self._failing(started)}", None)
         was_open = self.is_open
         try:
-            with hearsay.guarded() as guarded:
+            with hearsay.Call() as guarded:
                 result = await call()
         except _NEUTRAL:
             raise
         except Untrusted:
             if not guarded.from_memory:
-                self._succeeded()
+                self._succeeded(loop.time())
             raise
         except (Unavailable, CorruptData) as error:
             if not guarded.from_memory:
@@ -124,7 +124,7 @@ class Breaker:
             raise
         else:
             if not guarded.from_memory:
-                self._succeeded()
+                self._succeeded(loop.time())
             return result
         finally:
             if self.is_open is not was_open:
@@ -178,9 +178,9 @@ class Breaker:
         else:
             tell("breaker.closed", "it is up again", None)
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, now: float) -> None:
         self._in_a_row = 0
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = now
         if self._probe_at is not None:
             self._probe_at = None
             if self.on_change is not None:

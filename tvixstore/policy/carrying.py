@@ -40,7 +40,7 @@ class Carrying:
         if self._task is not None or not self._decides():
             return await call()
         task = self._begin(call)
-        await asyncio.wait([task])
+        await tasks.over(task)
         if task.cancelled():
             raise Unavailable("stopped: the service is shutting down")
         return task.result()

@@ -8,31 +8,27 @@ running call takes the outcome as no news.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import Self
 
 
-@dataclass(slots=True)
 class Call:
-    """A guarded call that is running."""
+    """`with Call()`: the call to be guarded runs inside, in this very task."""
 
-    from_memory: bool = False
+    __slots__ = ("_token", "from_memory")
+
+    def __init__(self) -> None:
+        self.from_memory = False
+
+    def __enter__(self) -> Self:
+        self._token = _call.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _call.reset(self._token)
 
 
 _call: ContextVar[Call | None] = ContextVar("call", default=None)
-
-
-@contextmanager
-def guarded() -> Iterator[Call]:
-    """The call to be guarded runs inside, in this very task."""
-    call = Call()
-    token = _call.set(call)
-    try:
-        yield call
-    finally:
-        _call.reset(token)
 
 
 def is_hearsay() -> bool:

@@ -89,6 +89,7 @@ class _Race(Generic[Result]):
         self._verdict = Verdict()
         # Who was asked last.
         self._latest = ""
+        self._waiter: asyncio.Future[None] | None = None
 
     async def first_answer(self) -> asyncio.Task[Result | None] | None:
         """The task with the first answer."""
@@ -109,16 +110,36 @@ class _Race(Generic[Result]):
                     next_start = loop.time() + max(_ASK_AGAIN, self._hedging.after(self._latest))
                 due = False
                 continue
-            timeout = next_start - loop.time() if self._waiting else None
-            done, running = await asyncio.wait(
-                running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
+            await self._wait(running, next_start if self._waiting else None)
+            done = [task for task in running if task.done()]
+            running.difference_update(done)
             for task in sorted(done, key=self.asked.__getitem__):
                 if self._judge(task):
                     return task
                 next_start, due = loop.time(), True
         self._verdict.conclude()
         return None
+
+    async def _wait(self, running: set[asyncio.Task[Result | None]], until: float | None) -> None:
+        """Until one of `running` is over, at most until then; sometimes it returns for nothing.
+
+        As `asyncio.wait`, which would have everybody call back anew for each one that ends.
+        """
+        if any(task.done() for task in running):
+            return
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = None if until is None else loop.call_at(until, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self, _: object = None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def tell_of_winner(self, index: int) -> None:
         """Says who won, and who was not even asked."""
@@ -140,6 +161,7 @@ class _Race(Generic[Result]):
         member = self._members[index]
         self._latest = member.name
         task = loop.create_task(member.ask(), name=f"ask {member.name}")
+        task.add_done_callback(self._wake)
         self.asked[task] = index
         if not self._hedging.at_once:
             known, started = self._hedging.of(member.name), loop.time()

@@ -55,7 +55,7 @@ class SingleFlight(Generic[Key, Result]):
         flight.callers += 1
         try:
             with flight.waits.joined_by(waited_for(), late=late):
-                await asyncio.wait([flight.task])
+                await tasks.over(flight.task)
         finally:
             flight.callers -= 1
             if flight.callers == 0 and not flight.task.done():
@@ -79,7 +79,7 @@ class SingleFlight(Generic[Key, Result]):
         step: Step | None,
     ) -> asyncio.Task[Result]:
         task = asyncio.get_running_loop().create_task(
-            work(), name=f"single flight {key!r}", context=waits.inside(apart(step))
+            work(), name="single flight", context=waits.inside(apart(step))
         )
         self._tasks.add(task)
 

@@ -10,6 +10,26 @@ from typing import Any
 OUTRUN = "outrun"
 
 
+async def over(task: asyncio.Task[Any]) -> None:
+    """Waits until `task` is over, however it ends; being cancelled does nothing to it.
+
+    As `asyncio.wait([task])`, at half of its cost.
+    """
+    if task.done():
+        return
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(_: asyncio.Task[Any]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        task.remove_done_callback(wake)
+
+
 async def outwait(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Waits until all of `tasks` are over. An error that nobody looks at afterwards counts as seen.
 
@@ -17,15 +37,17 @@ async def outwait(tasks: Collection[asyncio.Task[Any]]) -> None:
     """
     left = set(tasks)
     cancelled: asyncio.CancelledError | None = None
-    while left:
-        try:
-            await asyncio.wait(left)
-        except asyncio.CancelledError as error:
-            cancelled = error
+    while True:
         for task in [task for task in left if task.done()]:
             left.discard(task)
             if not task.cancelled():
                 task.exception()
+        if not left:
+            break
+        try:
+            await asyncio.wait(left)
+        except asyncio.CancelledError as error:
+            cancelled = error
     if cancelled is not None:
         raise cancelled
 

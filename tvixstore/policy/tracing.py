@@ -123,12 +123,19 @@ class Step:
 
     def below(self, label: Label, call: str) -> Step | None:
         """A step that begins now; `None` if there is no room for it."""
-        trace = self.opened()
-        if not trace.has_room():
+        trace = self.trace or self.opened()
+        # As `has_room`, and `_hang`: of each lookup of many members there are dozens.
+        if trace.is_open and trace.left > 0:
+            trace.left -= 1
+        elif not trace.has_room():
             return None
         step = Step(label, call, clock())
         step.trace = trace
-        self._hang(step)
+        self.takes_hit = False
+        if self.children is None:
+            self.children = [step]
+        else:
+            self.children.append(step)
         return step
 
     def ended_below(

@@ -11,7 +11,8 @@ from tvixstore.errors import ReadOnly, Unavailable
 from tvixstore.nix import NarInfo
 from tvixstore.pathinfo.nix import UpstreamSettings
 from tvixstore.pathinfo.nix.answers import ABSENT, REDIRECTS, failure
-from tvixstore.pathinfo.nix.http_client import Answer, HttpClient
+from tvixstore.pathinfo.nix.http_answer import Answer
+from tvixstore.pathinfo.nix.http_client import HttpClient
 from tvixstore.pathinfo.nix.http_upstream import HttpUpstream, home_of
 from tvixstore.pathinfo.nix.store_dir import CACHE_INFO
 from tvixstore.policy.retry import Retry

@@ -8,22 +8,26 @@ letter, bodies come in as they are.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
 import yarl
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tvixstore import __version__
 from tvixstore.errors import Unavailable
 from tvixstore.log import Logger
 from tvixstore.pathinfo.nix.answers import REDIRECTS, REFUSED
+from tvixstore.pathinfo.nix.connector import Connector
 from tvixstore.pathinfo.nix.credentials import Credentials
+from tvixstore.pathinfo.nix.http_answer import Answer, where
 from tvixstore.pathinfo.nix.http_errors import translate
+from tvixstore.pathinfo.nix.http_get import Gets
 from tvixstore.pathinfo.nix.proxies import Proxies, Proxy
 from tvixstore.pathinfo.nix.resolver import PoolResolver
 from tvixstore.pathinfo.nix.tls import client_context
 from tvixstore.pathinfo.nix.urls import Url
+from tvixstore.policy.timeout import Scope
 from tvixstore.policy.tracing import here, note
 
 if TYPE_CHECKING:
@@ -39,50 +43,10 @@ MAX_REDIRECTS = 10
 _KEEP_ALIVE = 30.0
 # What aiohttp may have read ahead of us, per connection; twice of it stops the sender.
 _READ_AHEAD = 256 << 10
-# A body that nobody wants is read to its end, to keep the connection, if that is cheap.
-_DISCARDED = 64 << 10
-_DISCARDING = 1.0
 # Whoever got all of something may take so long, in seconds, to unpack it before it answers.
 _DIGESTING = 600.0
 
 log = Logger("tvixstore.pathinfo.nix.http")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A response whose body is unread. `where` names upstream and URL, for errors."""
-
-    response: aiohttp.ClientResponse
-    where: str
-
-    @property
-    def status(self) -> int:
-        return self.response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self.response.headers
-
-    @property
-    def encodings(self) -> tuple[str, ...]:
-        """Content codings, the outermost first."""
-        named = ",".join(self.response.headers.getall("Content-Encoding", [])).lower().split(",")
-        # They are listed in the order in which they were applied.
-        codings = [coding.strip() for coding in reversed(named)]
-        return tuple(coding for coding in codings if coding not in ("", "identity"))
-
-    async def discard(self) -> None:
-        """Lets go of it, keeping the connection if the rest of the body is short and comes soon."""
-        try:
-            async with asyncio.timeout(_DISCARDING):
-                left = _DISCARDED
-                while left > 0 and (data := await self.response.content.readany()):
-                    left -= len(data)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            log.debug("upstream.discard", reason=f"{self.where}: {type(error).__name__}")
-        finally:
-            # Closes the connection unless the body was read to its end.
-            self.response.close()
 
 
 class HttpClient:
@@ -96,6 +60,7 @@ class HttpClient:
             settings.name, home, pools.files, settings.netrc_file, settings.token_file
         )
         self._session: aiohttp.ClientSession | None = None
+        self._gets: Gets | None = None
         self._tls: ssl.SSLContext | None = None
         self._closed = False
         # Whether it refused our credentials when it was last heard of.
@@ -107,7 +72,7 @@ class HttpClient:
         Raises `Unavailable`, also when they are not there within the upstream's timeout.
         """
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            with Scope(self._settings.timeout):
                 return await self._follow(url, headers or {})
         except TimeoutError as error:
             raise Unavailable(
@@ -163,7 +128,8 @@ class HttpClient:
             if answer.status not in REDIRECTS:
                 if here() is not None:
                     note("http", f"{answer.status} from {_told(start, url)}")
-                self._note_refusal(answer.where, answer.status)
+                if self._refused or answer.status in REFUSED:
+                    self._note_refusal(answer.where, answer.status)
                 return answer
             location = answer.headers.get("Location", "")
             await answer.discard()
@@ -196,51 +162,64 @@ class HttpClient:
         body: AsyncIterable[bytes] | None = None,
         asks: bool = False,
     ) -> Answer:
-        where = self._where(start) + ("" if url is start else f" (redirected to {url})")
-        sent = dict(headers)
         if authorization is not None:
-            sent["Authorization"] = authorization
+            headers = {**headers, "Authorization": authorization}
         proxy = self._proxies.choose(url)
         session = self._open_session()
         uses_tls = "https" in (url.scheme, proxy and proxy.url.scheme)
         context = await self._tls_context() if uses_tls else True
         try:
+            if proxy is None and method == "GET" and body is None:
+                # Nearly all there is, and several times as fast.
+                assert self._gets is not None
+                reply = await self._gets.send(url, headers, context)
+                return Answer(
+                    *(reply.status, reply.headers, reply.content, reply.connection.close),
+                    *(self._settings.name, start, url),
+                )
             response = await session.request(
                 method,
                 yarl.URL(url.sent, encoded=True),
                 data=body,
                 expect100=asks,
-                headers={**sent, **_proxy_headers(proxy, url, "http")},
+                headers={**headers, **_proxy_headers(proxy, url, "http")},
                 allow_redirects=False,
                 proxy=None if proxy is None else yarl.URL(proxy.url.base),
                 proxy_headers=_proxy_headers(proxy, url, "https"),
                 ssl=context,
             )
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            asked = where(self._settings.name, start, url)
             if isinstance(error, aiohttp.ClientHttpProxyError):
-                self._note_refusal(where, error.status)
-            failure = translate(where, error)
+                self._note_refusal(asked, error.status)
+            failure = translate(asked, error)
             raise failure from failure.__cause__
-        return Answer(response, where)
+        return Answer(
+            *(response.status, response.headers, response.content, response.close),
+            *(self._settings.name, start, url),
+        )
 
     def _open_session(self) -> aiohttp.ClientSession:
         # Not in __init__: a session belongs to the loop that is running.
         if self._closed:
             raise Unavailable(f"{self._settings.name}: it was closed")
         if self._session is None:
-            limit = self._settings.max_connections
+            connector = Connector(
+                resolver=PoolResolver(self._pools.dns),
+                limit=self._settings.max_connections,
+                keepalive_timeout=_KEEP_ALIVE,
+            )
+            headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+            timeout = aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    resolver=PoolResolver(self._pools.dns),
-                    limit=limit,
-                    keepalive_timeout=_KEEP_ALIVE,
-                ),
+                connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-                timeout=aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout),
+                headers=headers,
+                timeout=timeout,
                 auto_decompress=False,
                 read_bufsize=_READ_AHEAD,
             )
+            self._gets = Gets(connector, timeout, headers, _READ_AHEAD)
         return self._session
 
     async def _tls_context(self) -> ssl.SSLContext:

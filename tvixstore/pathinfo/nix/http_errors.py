@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tvixstore.errors import Unavailable, Unreachable
 from tvixstore.log import redact
@@ -62,6 +63,7 @@ _EXPLANATIONS: list[tuple[type[BaseException], Explain]] = [
     (aiohttp.ConnectionTimeoutError, lambda _: "no connection in time (connect_timeout)"),
     (aiohttp.ServerDisconnectedError, lambda _: "it closed the connection without an answer"),
     (aiohttp.ClientResponseError, lambda error: f"its answer is not HTTP: {_short(error.message)}"),
+    (HttpProcessingError, lambda error: f"its answer is not HTTP: {_short(error.message)}"),
     (aiohttp.ClientPayloadError, lambda _: "it broke the connection"),
     (OSError, _reason),
     (RuntimeError, lambda _: "it was closed here"),

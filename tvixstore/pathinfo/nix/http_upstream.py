@@ -24,7 +24,7 @@ from tvixstore.policy.tracing import cost
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tvixstore.pathinfo.nix.http_client import Answer
+    from tvixstore.pathinfo.nix.http_answer import Answer
     from tvixstore.pathinfo.nix.settings import UpstreamSettings
     from tvixstore.pools import Pools
 
@@ -55,7 +55,7 @@ class HttpUpstream(Upstream):
         return f"{self.name} {self._home}"
 
     async def narinfo(self, path_hash: bytes) -> str | None:
-        return await self._document(self._home.join(f"{nixbase32.encode(path_hash)}.narinfo"))
+        return await self._document(self._home.below(f"{nixbase32.encode(path_hash)}.narinfo"))
 
     async def open_nar(self, url: str, resume: Resume | None = None) -> Body | None:
         try:
@@ -66,7 +66,7 @@ class HttpUpstream(Upstream):
             await held.enter_async_context(self._downloads)
             await held.enter_async_context(self._connections)
             answer, offset = await self._open(target, resume)
-            held.callback(answer.response.close)
+            held.callback(answer.close)
             length = _length(answer)
             if offset is None:
                 if answer.status in ABSENT:
@@ -82,12 +82,12 @@ class HttpUpstream(Upstream):
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._connections)
             answer = await self._client.get(target)
-            held.callback(answer.response.close)
+            held.callback(answer.close)
             if answer.status != 200:
                 # Absent, as it has no document; or it raises.
                 await self._read_document(answer)
                 return None
-            if is_html(answer.response.content_type, b""):
+            if is_html(answer.content_type, b""):
                 raise CorruptData(f"{answer.where}: it answered with a page (a portal's?)")
             length = _length(answer)
             return HttpBody(answer, 0, length, str(target), self._stall_timeout, held.pop_all())
@@ -111,7 +111,7 @@ class HttpUpstream(Upstream):
             # It cannot go on there, or says that it does and does not: the whole, then.
             reason = f"{answer.where}: status {answer.status}"
             log.debug("upstream.not_resumed", node=self.name, reason=reason)
-            answer.response.close()
+            answer.close()
         answer = await self._client.get(target)
         return answer, 0 if answer.status == 200 else None
 
@@ -122,7 +122,7 @@ class HttpUpstream(Upstream):
             try:
                 return await self._read_document(answer)
             finally:
-                answer.response.close()
+                answer.close()
 
     async def _read_document(self, answer: Answer) -> str | None:
         if answer.status in ABSENT:
@@ -133,7 +133,7 @@ class HttpUpstream(Upstream):
             await answer.discard()
             raise error
         data = await self._read(answer)
-        html = is_html(answer.response.content_type, data)
+        html = is_html(answer.content_type, data)
         if answer.status == 403:
             # What a bucket without the right to list says of a key that is not there. A page comes
             # from somebody in between, who does not know.
@@ -152,7 +152,7 @@ class HttpUpstream(Upstream):
         data = bytearray()
         try:
             async with asyncio.timeout(self._stall_timeout):
-                while part := await answer.response.content.readany():
+                while part := await answer.content.readany():
                     data += part
                     cost(len(part))
                     _check_length(answer, len(data))
@@ -193,7 +193,7 @@ class HttpBody(Body):
     async def __anext__(self) -> bytes:
         try:
             async with asyncio.timeout(self._stall_timeout):
-                data = await self._answer.response.content.readany()
+                data = await self._answer.content.readany()
         except TimeoutError as error:
             raise Unavailable(
                 f"{self._answer.where}: no byte for {self._stall_timeout:g} s, "
@@ -252,7 +252,7 @@ def _decode(answer: Answer, data: bytes) -> bytes:
 def _length(answer: Answer) -> int | None:
     """How long the whole is, whether this answer is all of it or a part."""
     if answer.status != 206:
-        return answer.response.content_length
+        return answer.content_length
     found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     return int(found[3]) if found is not None and found[3] else None
 
@@ -263,7 +263,7 @@ def _continues(answer: Answer, resume: Resume) -> bool:
     if found is None or answer.encodings or int(found[1]) != resume.offset:
         return False
     size = int(found[2]) - resume.offset + 1
-    if size < 1 or answer.response.content_length not in (None, size):
+    if size < 1 or answer.content_length not in (None, size):
         return False
     if resume.validator.startswith('"'):
         return answer.headers.get("ETag") == resume.validator

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING
 from tvixstore.errors import Unavailable
 from tvixstore.pathinfo.nix.credentials import basic
 from tvixstore.pathinfo.nix.urls import Url
+from tvixstore.policy.lru import Lru
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# Of an upstream, and of those that it redirects to.
+_ORIGINS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,20 @@ class Proxies:
     name: str
     configured: str | None = field(default=None, repr=False)
     environment: Mapping[str, str] = field(default_factory=_environment, repr=False)
+    # What was found for an origin: none of this changes.
+    _known: Lru[tuple[str, str, int], tuple[Proxy | None]] = field(
+        default_factory=lambda: Lru(_ORIGINS), init=False, repr=False, compare=False
+    )
 
     def choose(self, url: Url) -> Proxy | None:
         """The proxy for `url`, if any. Raises `Unavailable` for one that cannot be used."""
+        known = self._known.get(url.origin)
+        if known is None:
+            known = (self._find(url),)
+            self._known.put(url.origin, known)
+        return known[0]
+
+    def _find(self, url: Url) -> Proxy | None:
         if self.configured is not None:
             return self._parse(self.configured, "proxy")
         if _excepted(self._variable("no_proxy"), url):

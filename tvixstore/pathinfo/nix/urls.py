@@ -32,6 +32,13 @@ class Url:
     target: str = field(repr=False)
     # User and password, if the URL had any.
     login: tuple[str, str] | None = field(default=None, repr=False)
+    # Scheme, host and port.
+    base: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        object.__setattr__(self, "base", f"{self.scheme}://{host}{port}")
 
     @classmethod
     def parse(cls, text: str) -> Url:
@@ -53,6 +60,10 @@ class Url:
             (unquote(user), unquote(password)) if userinfo else None,
         )
 
+    def below(self, name: str) -> Url:
+        """What is called `name` in this folder: letters, digits, dots and dashes alone."""
+        return Url(self.scheme, self.host, self.port, self.target + name, self.login)
+
     def join(self, reference: str) -> Url:
         """What `reference` means here: absolute, or relative by RFC 3986, to the letter.
 
@@ -72,13 +83,6 @@ class Url:
     @property
     def origin(self) -> tuple[str, str, int]:
         return self.scheme, self.host, self.port
-
-    @property
-    def base(self) -> str:
-        """Scheme, host and port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}"
 
     @property
     def sent(self) -> str:
