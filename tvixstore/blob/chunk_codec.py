@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import zstandard
 from blake3 import blake3
 
+from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData
 
 LEVEL = 3
@@ -158,3 +159,31 @@ def decode_chunk(digest: bytes, record: Record, payload: bytes) -> bytes:
     if len(data) != record.size or blake3(data).digest() != digest:
         raise CorruptData(f"chunk {digest.hex()} does not hash to its digest")
     return data
+
+
+def decode_rows(
+    sizes: Mapping[Digest, int], rows: Sequence[bytes | None]
+) -> dict[Digest, bytes]:
+    """What the rows of chunks of those sizes hold, as far as it is whole and right.
+
+    Like `decode_chunk`, without a `Record` for each, nor what is wrong with those left out.
+    """
+    chunks: dict[Digest, bytes] = {}
+    decompress = _contexts.decompressor.decompress
+    for (digest, wanted), row in zip(sizes.items(), rows, strict=True):
+        if row is None or len(row) < _HEADER.size:
+            continue
+        flags, size, stored = _HEADER.unpack_from(row)
+        if size != wanted or flags & ~_COMPRESSED or len(row) - _HEADER.size != stored:
+            continue
+        data = row[_HEADER.size :]
+        if flags:
+            try:
+                if zstandard.frame_content_size(data) != size:
+                    continue
+                data = decompress(data)
+            except zstandard.ZstdError:
+                continue
+        if len(data) == size and blake3(data).digest() == digest.raw:
+            chunks[digest] = data
+    return chunks

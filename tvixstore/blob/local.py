@@ -29,7 +29,7 @@ from tvixstore.kv.held import HeldStream
 from tvixstore.streams import BytesStream, ByteStream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tvixstore.kv import DiskGuard, Durability, Hold, Holds, KeyValue, References
@@ -119,6 +119,9 @@ class LocalBlobService(BlobService):
             return b""
         data = await self._store.load(digest.raw)
         return await super().read(digest, size) if data is None else data
+
+    async def at_hand(self, sizes: Mapping[Digest, int]) -> dict[Digest, bytes]:
+        return await self._store.at_hand(sizes)
 
     async def open_read(
         self,

@@ -56,6 +56,8 @@ class Extractor:
         default_factory=lambda: asyncio.Semaphore(_AT_ONCE), init=False, repr=False
     )
 
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+
     async def put(self, node: Node, target: str | bytes | os.PathLike[str]) -> None:
         """Has `target` become what `node` is. Its parent has to be there.
 
@@ -113,6 +115,8 @@ class _Extraction:
         self._cpu = extractor.pools.cpu
         self._link = extractor.link
         self._slots = extractor._slots
+        # Held for short work in threads: two that do many short system calls are slower than one.
+        self._turn = extractor._turn
         self._on_progress = extractor.on_progress
         self._placing = placing
         self._place = place
@@ -170,16 +174,27 @@ class _Extraction:
         return True
 
     async def _put(self, batch: list[_Item]) -> None:
-        missing = await self._by_hand(_prepare, batch, self._fresh)
+        async with self._turn:
+            missing = await self._by_hand(_prepare, batch, self._fresh)
+            if len(missing) != 1 or missing[0][1].size <= SMALL:
+                missing = await self._put_at_hand(missing)
         if len(missing) == 1 and missing[0][1].size > SMALL:
             await self._put_large(*missing[0])
         elif missing:
             contents = await self._read(missing)
-            await self._by_hand(_write, missing, contents)
+            async with self._turn:
+                await self._by_hand(_write, missing, contents)
         files = [node for _, node, _ in batch if isinstance(node, FileNode)]
         self._count += len(files)
         self._size += sum(node.size for node in files)
         self._tell()
+
+    async def _put_at_hand(self, files: list[_FileItem]) -> list[_FileItem]:
+        """Puts those of some small files that can be had in one go; the others."""
+        contents = {EMPTY_DIGEST: b""}
+        contents |= await self._blobs.at_hand({node.digest: node.size for _, node in files})
+        self._written += sum(map(len, contents.values()))
+        return await self._by_hand(_write, files, contents)
 
     async def _read(self, files: Sequence[_FileItem]) -> dict[Digest, bytes]:
         contents: dict[Digest, bytes] = {EMPTY_DIGEST: b""}
@@ -259,9 +274,17 @@ def _begin(hand: Hand, spot: Spot, node: FileNode, begun: list[OpenFile]) -> Non
     begun.append(hand.begin(spot, node))
 
 
-def _write(hand: Hand, files: Sequence[_FileItem], contents: dict[Digest, bytes]) -> None:
+def _write(
+    hand: Hand, files: Sequence[_FileItem], contents: dict[Digest, bytes]
+) -> list[_FileItem]:
+    """Puts files; those of which there are no contents."""
+    left: list[_FileItem] = []
     for spot, node in files:
-        hand.file(spot, node, contents[node.digest])
+        if (data := contents.get(node.digest)) is None:
+            left.append((spot, node))
+        else:
+            hand.file(spot, node, data)
+    return left
 
 
 def _again(hand: Hand, files: Sequence[tuple[Spot, FileNode, Spot]], fresh: bool) -> None:
