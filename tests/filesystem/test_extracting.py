@@ -17,9 +17,10 @@ from tests.filesystem.places import HAND_MADE, LARGE, Nix, few_pools, unfolding
 from tests.nar.trees import File, Link, Tree, memory, nar_of, read_in, store, trees, write_out
 from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import Incomplete, TreeError
-from tvixstore.filesystem import Extractor, TreeProgress
-from tvixstore.filesystem import placing as room
-from tvixstore.filesystem.placing import Spot
+from tvixstore.filesystem import Extractor, TreeProgress, open_file, sharing
+from tvixstore.filesystem import items as room
+from tvixstore.filesystem.hand import Hand
+from tvixstore.filesystem.spots import Spot
 from tvixstore.pools import Pools
 
 IN_THE_WAY = "is there already, and something else: nothing is written over it"
@@ -140,13 +141,13 @@ async def test_a_link_does_not_lead_out_of_the_folder(disk: Disk, tmp_path: Path
 async def test_a_file_that_comes_up_meanwhile_stays(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = room._name
+    name = open_file.give_name
 
     def late(descriptor: int, called: bytes, folder: int) -> None:
         write_out(File(b"quicker"), disk.path)
         name(descriptor, called, folder)
 
-    monkeypatch.setattr(room, "_name", late)
+    monkeypatch.setattr(open_file, "give_name", late)
     with pytest.raises(TreeError, match=IN_THE_WAY):
         await disk.extract(File(b"slower"))
     assert read_in(disk.path) == File(b"quicker")
@@ -194,7 +195,7 @@ async def test_equal_files_are_one_where_that_is_wanted(disk: Disk) -> None:
 async def test_more_links_than_a_file_can_have_are_copies(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room.Hand, "_linked", lambda *_: False)
+    monkeypatch.setattr(sharing, "_linked", lambda *_: False)
     tree: Tree = {b"a": File(LARGE), b"b": File(LARGE)}
     await disk.extract(tree, link=True)
     assert read_in(disk.path) == tree
@@ -277,14 +278,14 @@ async def test_a_file_that_is_swapped_for_a_link_is_not_shared(
     disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
-    again = room.Hand.again
+    share = sharing.share
 
-    def swapping(hand: room.Hand, spot: Spot, node: FileNode, other: Spot) -> None:
+    def swapping(hand: Hand, spot: Spot, node: FileNode, other: Spot) -> None:
         os.unlink(disk.path + b"/a")
         os.symlink(tmp_path / "secret", disk.path + b"/a")
-        again(hand, spot, node, other)
+        share(hand, spot, node, other)
 
-    monkeypatch.setattr(room.Hand, "again", swapping)
+    monkeypatch.setattr(room, "share", swapping)
     with pytest.raises(TreeError, match="out/a is there already, and cannot be read"):
         await disk.extract({b"a": File(b"same"), b"b": File(b"same")}, link=True)
     assert read_in(disk.path) == {b"a": Link(os.fsencode(tmp_path) + b"/secret")}

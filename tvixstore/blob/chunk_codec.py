@@ -161,9 +161,7 @@ def decode_chunk(digest: bytes, record: Record, payload: bytes) -> bytes:
     return data
 
 
-def decode_rows(
-    sizes: Mapping[Digest, int], rows: Sequence[bytes | None]
-) -> dict[Digest, bytes]:
+def decode_rows(sizes: Mapping[Digest, int], rows: Sequence[bytes | None]) -> dict[Digest, bytes]:
     """What the rows of chunks of those sizes hold, as far as it is whole and right.
 
     Like `decode_chunk`, without a `Record` for each, nor what is wrong with those left out.

@@ -12,31 +12,45 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar
 
-from tvixstore.castore import EMPTY_DIGEST, Digest, Directory, DirectoryNode, FileNode, Node
+from tvixstore.castore import (
+    EMPTY_DIGEST,
+    Digest,
+    DirectoryNode,
+    FileNode,
+    Node,
+)
 from tvixstore.errors import CorruptData, Incomplete, TreeError
+from tvixstore.filesystem.hand import Hand
 from tvixstore.filesystem.importing import OnProgress, TreeProgress, nobody
 from tvixstore.filesystem.inside import closure_of
+from tvixstore.filesystem.items import (
+    BATCH_ITEMS,
+    SMALL,
+    Item,
+    Sharing,
+    batches,
+    items_below,
+    prepare,
+    put_items,
+    share_items,
+)
 from tvixstore.filesystem.nar_hash import absolute
-from tvixstore.filesystem.placing import Hand, OpenFile, Placing, Spot, Way
-from tvixstore.nar.sizes import check_level
+from tvixstore.filesystem.open_file import OpenFile
+from tvixstore.filesystem.placing import Placing
+from tvixstore.filesystem.spots import Spot
 from tvixstore.pools import Pools
 from tvixstore.transfer.parallel import first_of, in_parallel
 from tvixstore.tree import Content
 
-# A batch is full at so many things, or bytes of small files; so many are under way at a time.
-_BATCH_ITEMS: Final = 500
-_BATCH_BYTES: Final = 4 << 20
+# So many batches are under way at a time, and so many files of a batch are read at a time that have
+# to be waited for.
 _AT_ONCE: Final = 4
-# Files up to this size are read whole, so many of a batch at a time.
-SMALL: Final = 1 << 20
 _READ_AT_ONCE: Final = 32
 # What is written of a large file in one go.
 _SLICE: Final = 1 << 20
 
 Result = TypeVar("Result")
 
-# Something of a tree, and where it goes; a folder comes with what is in it.
-_Item: TypeAlias = tuple[Spot, Node, Directory | None]
 _FileItem: TypeAlias = tuple[Spot, FileNode]
 
 
@@ -56,6 +70,7 @@ class Extractor:
         default_factory=lambda: asyncio.Semaphore(_AT_ONCE), init=False, repr=False
     )
 
+    # Held for short work in threads: two that do many short system calls are slower than one.
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
     async def put(self, node: Node, target: str | bytes | os.PathLike[str]) -> None:
@@ -72,38 +87,16 @@ class Extractor:
             items = await self._items(node, Spot((), name))
             placing = Placing(top)
             try:
-                await self.pools.files.run(placing.open)
+                await self.pools.files.run(placing.begin, name, node)
                 await _Extraction(self, placing, place).run(items)
             finally:
                 placing.close()
 
-    async def _items(self, root: Node, spot: Spot) -> Iterator[_Item]:
+    async def _items(self, root: Node, spot: Spot) -> Iterator[Item]:
         """All of a tree, each folder before what is in it."""
         if not isinstance(root, DirectoryNode):
             return iter([(spot, root, None)])
-        return _items_below(await closure_of(self.content, root.digest), root, spot)
-
-
-def _items_below(
-    closure: dict[Digest, Directory], root: DirectoryNode, spot: Spot
-) -> Iterator[_Item]:
-    """One by one: there may be far more of them than Directories, which are said once each."""
-    yield spot, root, closure[root.digest]
-    way: Way = (spot.name,)
-    stack = [(way, iter(closure[root.digest].entries))]
-    while stack:
-        way, entries = stack[-1]
-        entry = next(entries, None)
-        if entry is None:
-            stack.pop()
-            continue
-        name, node = entry
-        check_level(len(way) + 1)
-        if isinstance(node, DirectoryNode):
-            yield Spot(way, name), node, closure[node.digest]
-            stack.append(((*way, name), iter(closure[node.digest].entries)))
-        else:
-            yield Spot(way, name), node, None
+        return items_below(await closure_of(self.content, root.digest), root, spot)
 
 
 class _Extraction:
@@ -112,56 +105,40 @@ class _Extraction:
     def __init__(self, extractor: Extractor, placing: Placing, place: bytes) -> None:
         self._blobs = extractor.content.blobs
         self._files = extractor.pools.files
-        self._cpu = extractor.pools.cpu
         self._link = extractor.link
         self._slots = extractor._slots
-        # Held for short work in threads: two that do many short system calls are slower than one.
         self._turn = extractor._turn
         self._on_progress = extractor.on_progress
         self._placing = placing
         self._place = place
-        # Nothing was there before, so nothing is looked for.
-        self._fresh = not os.path.lexists(place)
         # Files of each contents: where the first one is.
         self._first: dict[tuple[Digest, bool], Spot] = {}
-        self._again: list[tuple[Spot, FileNode, Spot]] = []
+        self._again: list[Sharing] = []
         self._count = self._size = self._written = 0
 
-    async def run(self, items: Iterator[_Item]) -> None:
-        batches = self._batches(items)
+    async def run(self, items: Iterator[Item]) -> None:
+        parts = batches(items, self._shares)
+        before = asyncio.Event()
+        before.set()
         try:
             async with asyncio.TaskGroup() as group:
-                while (batch := await self._cpu.run(next, batches, None)) is not None:
+                while (batch := await self._next(parts)) is not None:
                     await self._slots.acquire()
-                    task = group.create_task(self._put(batch))
+                    done = asyncio.Event()
+                    task = group.create_task(self._put(batch, before, done))
                     task.add_done_callback(lambda _: self._slots.release())
+                    before = done
         except ExceptionGroup as errors:
             raise first_of(errors) from None
-        for start in range(0, len(self._again), _BATCH_ITEMS):
-            await self._by_hand(_again, self._again[start : start + _BATCH_ITEMS], self._fresh)
-            self._count += len(self._again[start : start + _BATCH_ITEMS])
+        for start in range(0, len(self._again), BATCH_ITEMS):
+            async with self._turn:
+                await self._by_hand(share_items, self._again[start : start + BATCH_ITEMS])
+            self._count += len(self._again[start : start + BATCH_ITEMS])
             self._tell()
 
-    def _batches(self, items: Iterator[_Item]) -> Iterator[list[_Item]]:
-        batch: list[_Item] = []
-        size = 0
-        for item in items:
-            spot, node, _ = item
-            if isinstance(node, FileNode):
-                if self._shares(spot, node):
-                    continue
-                if node.size > SMALL:
-                    # By itself, after the folders that it is in.
-                    yield batch
-                    yield [item]
-                    batch, size = [], 0
-                    continue
-                size += node.size
-            batch.append(item)
-            if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        yield batch
+    async def _next(self, parts: Iterator[list[Item]]) -> list[Item] | None:
+        async with self._turn:
+            return await self._files.run(next, parts, None)
 
     def _shares(self, spot: Spot, node: FileNode) -> bool:
         """Whether it is to share what another file has."""
@@ -173,28 +150,44 @@ class _Extraction:
         self._again.append((spot, node, first))
         return True
 
-    async def _put(self, batch: list[_Item]) -> None:
+    async def _put(self, batch: list[Item], before: asyncio.Event, done: asyncio.Event) -> None:
+        """Puts a batch; the folders that end in it after all that comes `before` is there."""
         async with self._turn:
-            missing = await self._by_hand(_prepare, batch, self._fresh)
-            if len(missing) != 1 or missing[0][1].size <= SMALL:
-                missing = await self._put_at_hand(missing)
-        if len(missing) == 1 and missing[0][1].size > SMALL:
-            await self._put_large(*missing[0])
-        elif missing:
-            contents = await self._read(missing)
+            left = batch
+            if not self._placing.fresh:
+                left = await self._by_hand(prepare, left)
+            contents = await self._at_hand(left)
+            left = await self._by_hand(put_items, left, contents, before.is_set())
+        files = [(spot, node) for spot, node, _ in left if isinstance(node, FileNode)]
+        if len(files) == 1 and files[0][1].size > SMALL:
+            await self._put_large(*files[0])
+        elif files:
+            contents = await self._read(files)
             async with self._turn:
-                await self._by_hand(_write, missing, contents)
-        files = [node for _, node, _ in batch if isinstance(node, FileNode)]
-        self._count += len(files)
-        self._size += sum(node.size for node in files)
+                await self._by_hand(put_items, left, contents, False)
+        ends = [item for item in left if item[1] is None]
+        await before.wait()
+        if ends:
+            async with self._turn:
+                await self._by_hand(put_items, ends, {}, True)
+        done.set()
+        nodes = [node for _, node, _ in batch if isinstance(node, FileNode)]
+        self._count += len(nodes)
+        self._size += sum(node.size for node in nodes)
         self._tell()
 
-    async def _put_at_hand(self, files: list[_FileItem]) -> list[_FileItem]:
-        """Puts those of some small files that can be had in one go; the others."""
+    async def _at_hand(self, items: list[Item]) -> dict[Digest, bytes]:
+        """The contents of those small files that can be had in one go."""
+        sizes = {
+            node.digest: node.size
+            for _, node, _ in items
+            if isinstance(node, FileNode) and 0 < node.size <= SMALL
+        }
         contents = {EMPTY_DIGEST: b""}
-        contents |= await self._blobs.at_hand({node.digest: node.size for _, node in files})
-        self._written += sum(map(len, contents.values()))
-        return await self._by_hand(_write, files, contents)
+        if sizes:
+            contents |= await self._blobs.at_hand(sizes)
+            self._written += sum(map(len, contents.values()))
+        return contents
 
     async def _read(self, files: Sequence[_FileItem]) -> dict[Digest, bytes]:
         contents: dict[Digest, bytes] = {EMPTY_DIGEST: b""}
@@ -256,41 +249,8 @@ def _handed(placing: Placing, work: Callable[..., Result], arguments: tuple[obje
         hand.close()
 
 
-def _prepare(hand: Hand, batch: Sequence[_Item], fresh: bool) -> list[_FileItem]:
-    """Puts folders and links; the files that are not there."""
-    missing: list[_FileItem] = []
-    for spot, node, directory in batch:
-        if directory is not None:
-            hand.folder(spot, directory)
-        elif isinstance(node, FileNode):
-            if fresh or not hand.has(spot, node):
-                missing.append((spot, node))
-        elif not isinstance(node, DirectoryNode):
-            hand.link(spot, node.target)
-    return missing
-
-
 def _begin(hand: Hand, spot: Spot, node: FileNode, begun: list[OpenFile]) -> None:
     begun.append(hand.begin(spot, node))
-
-
-def _write(
-    hand: Hand, files: Sequence[_FileItem], contents: dict[Digest, bytes]
-) -> list[_FileItem]:
-    """Puts files; those of which there are no contents."""
-    left: list[_FileItem] = []
-    for spot, node in files:
-        if (data := contents.get(node.digest)) is None:
-            left.append((spot, node))
-        else:
-            hand.file(spot, node, data)
-    return left
-
-
-def _again(hand: Hand, files: Sequence[tuple[Spot, FileNode, Spot]], fresh: bool) -> None:
-    for spot, node, first in files:
-        if fresh or not hand.has(spot, node):
-            hand.again(spot, node, first)
 
 
 def _write_all(opened: OpenFile, parts: Sequence[bytes]) -> None:
