@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import zstandard
 from blake3 import blake3
 
-from tvixstore.castore import Digest
+from tvixstore.castore import EMPTY_DIGEST, FileNode
 from tvixstore.errors import CorruptData
 
 LEVEL = 3
@@ -161,27 +161,29 @@ def decode_chunk(digest: bytes, record: Record, payload: bytes) -> bytes:
     return data
 
 
-def decode_rows(sizes: Mapping[Digest, int], rows: Sequence[bytes | None]) -> dict[Digest, bytes]:
-    """What the rows of chunks of those sizes hold, as far as it is whole and right.
+def decode_rows(files: Sequence[FileNode], rows: Sequence[bytes | None]) -> list[bytes | None]:
+    """The contents of files by the rows of their chunks, as far as they are whole and right.
 
     Like `decode_chunk`, without a `Record` for each, nor what is wrong with those left out.
     """
-    chunks: dict[Digest, bytes] = {}
+    contents: list[bytes | None] = []
     decompress = _contexts.decompressor.decompress
-    for (digest, wanted), row in zip(sizes.items(), rows, strict=True):
+    frame_size = zstandard.frame_content_size
+    for file, row in zip(files, rows, strict=True):
+        contents.append(b"" if file.digest == EMPTY_DIGEST and not file.size else None)
         if row is None or len(row) < _HEADER.size:
             continue
         flags, size, stored = _HEADER.unpack_from(row)
-        if size != wanted or flags & ~_COMPRESSED or len(row) - _HEADER.size != stored:
+        if size != file.size or flags & ~_COMPRESSED or len(row) - _HEADER.size != stored:
             continue
         data = row[_HEADER.size :]
         if flags:
             try:
-                if zstandard.frame_content_size(data) != size:
+                if frame_size(data) != size:
                     continue
                 data = decompress(data)
             except zstandard.ZstdError:
                 continue
-        if len(data) == size and blake3(data).digest() == digest.raw:
-            chunks[digest] = data
-    return chunks
+        if len(data) == size and blake3(data).digest() == file.digest.raw:
+            contents[-1] = data
+    return contents

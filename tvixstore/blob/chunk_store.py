@@ -19,10 +19,10 @@ from tvixstore.kv.files import storage_error
 from tvixstore.log import Logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from tvixstore.blob.chunk_files import ChunkFiles
-    from tvixstore.castore import Digest
+    from tvixstore.castore import FileNode
     from tvixstore.kv import DiskGuard, KeyValue, References
     from tvixstore.metrics import Metrics
     from tvixstore.pools import Pools
@@ -122,14 +122,14 @@ class ChunkStore:
             await self.drop(digest, error)
             raise
 
-    async def at_hand(self, sizes: Mapping[Digest, int]) -> dict[Digest, bytes]:
-        """Those of some small chunks, of those sizes, that are whole in the index, verified.
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        """The contents of small files that are whole in the index, verified.
 
         In one thread: each of many short calls lets the interpreter's lock go, and two threads
         that do such are slower than one.
         """
-        rows = await self.index.get_many([digest.raw for digest in sizes])
-        return await self.pools.cpu.run(decode_rows, sizes, rows)
+        rows = await self.index.get_many([file.digest.raw for file in files])
+        return await self.pools.cpu.run(decode_rows, files, rows)
 
     def _read_file(self, digest: bytes, record: Record) -> bytes:
         try:

@@ -22,14 +22,14 @@ from tvixstore.blob.read_ahead import ReadAhead
 from tvixstore.blob.service import BlobService, BlobWriter, Chunk
 from tvixstore.blob.staging import Staging, to_the_end
 from tvixstore.blob.sweep import sweep
-from tvixstore.castore import EMPTY_DIGEST, Digest
+from tvixstore.castore import EMPTY_DIGEST, Digest, FileNode
 from tvixstore.errors import CorruptData, Incomplete
 from tvixstore.kv import BLOB
 from tvixstore.kv.held import HeldStream
 from tvixstore.streams import BytesStream, ByteStream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tvixstore.kv import DiskGuard, Durability, Hold, Holds, KeyValue, References
@@ -120,8 +120,8 @@ class LocalBlobService(BlobService):
         data = await self._store.load(digest.raw)
         return await super().read(digest, size) if data is None else data
 
-    async def at_hand(self, sizes: Mapping[Digest, int]) -> dict[Digest, bytes]:
-        return await self._store.at_hand(sizes)
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        return await self._store.at_hand(files)
 
     async def open_read(
         self,

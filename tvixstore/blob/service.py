@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, FileNode
 from tvixstore.streams import ByteStream
 
 
@@ -96,12 +96,13 @@ class BlobService(ABC):
             return None
         return await stream.read_all()
 
-    async def at_hand(self, sizes: Mapping[Digest, int]) -> dict[Digest, bytes]:
-        """Those of some small blobs, of those sizes, that can be had in one go, verified.
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        """The contents of small files, in their order, as far as they can be had in one go.
 
-        Nothing is said of the others, nor of what is wrong with one: they are to be read by `read`.
+        They are verified. Nothing is said of the others, nor of what is wrong with one, and nobody
+        is waited for: those are to be read by `read`.
         """
-        return {}
+        return [None] * len(files)
 
     async def put(self, data: bytes) -> Digest:
         """Stores one blob that is in memory."""

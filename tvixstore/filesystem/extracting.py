@@ -29,6 +29,7 @@ from tvixstore.filesystem.items import (
     Item,
     Sharing,
     batches,
+    files_of,
     items_below,
     prepare,
     put_items,
@@ -156,54 +157,49 @@ class _Extraction:
             left = batch
             if not self._placing.fresh:
                 left = await self._by_hand(prepare, left)
-            contents = await self._at_hand(left)
+            contents = await self._at_hand(files_of(left))
             left = await self._by_hand(put_items, left, contents, before.is_set())
-        files = [(spot, node) for spot, node, _ in left if isinstance(node, FileNode)]
-        if len(files) == 1 and files[0][1].size > SMALL:
-            await self._put_large(*files[0])
+        files = files_of(left)
+        if len(files) == 1 and files[0].size > SMALL:
+            await self._put_large(left[0][0], files[0])
         elif files:
-            contents = await self._read(files)
+            read = await self._read(files)
             async with self._turn:
-                await self._by_hand(put_items, left, contents, False)
+                await self._by_hand(put_items, left, read, False)
         ends = [item for item in left if item[1] is None]
         await before.wait()
         if ends:
             async with self._turn:
-                await self._by_hand(put_items, ends, {}, True)
+                await self._by_hand(put_items, ends, (), True)
         done.set()
-        nodes = [node for _, node, _ in batch if isinstance(node, FileNode)]
-        self._count += len(nodes)
-        self._size += sum(node.size for node in nodes)
+        files = files_of(batch)
+        self._count += len(files)
+        self._size += sum(file.size for file in files)
         self._tell()
 
-    async def _at_hand(self, items: list[Item]) -> dict[Digest, bytes]:
-        """The contents of those small files that can be had in one go."""
-        sizes = {
-            node.digest: node.size
-            for _, node, _ in items
-            if isinstance(node, FileNode) and 0 < node.size <= SMALL
-        }
-        contents = {EMPTY_DIGEST: b""}
-        if sizes:
-            contents |= await self._blobs.at_hand(sizes)
-            self._written += sum(map(len, contents.values()))
+    async def _at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        """The contents of those that can be had in one go."""
+        if not files or files[0].size > SMALL:
+            return [None] * len(files)
+        contents = await self._blobs.at_hand(files)
+        self._written += sum(len(data) for data in contents if data is not None)
         return contents
 
-    async def _read(self, files: Sequence[_FileItem]) -> dict[Digest, bytes]:
-        contents: dict[Digest, bytes] = {EMPTY_DIGEST: b""}
+    async def _read(self, files: Sequence[FileNode]) -> list[bytes]:
+        contents = {EMPTY_DIGEST: b""}
 
-        async def read(node: FileNode) -> None:
-            data = await self._blobs.read(node.digest, node.size)
+        async def read(file: FileNode) -> None:
+            data = await self._blobs.read(file.digest, file.size)
             if data is None:
-                raise Incomplete(f"blob {node.digest} is missing", node.digest.raw)
-            if len(data) != node.size:
-                raise CorruptData(f"blob {node.digest} is {len(data)} bytes long, not {node.size}")
-            contents[node.digest] = data
+                raise Incomplete(f"blob {file.digest} is missing", file.digest.raw)
+            if len(data) != file.size:
+                raise CorruptData(f"blob {file.digest} is {len(data)} bytes long, not {file.size}")
+            contents[file.digest] = data
             self._written += len(data)
 
-        wanted = {node.digest: node for _, node in files if node.digest != EMPTY_DIGEST}
+        wanted = {file.digest: file for file in files if file.digest != EMPTY_DIGEST}
         await in_parallel(read, wanted.values(), _READ_AT_ONCE)
-        return contents
+        return [contents[file.digest] for file in files]
 
     async def _put_large(self, spot: Spot, node: FileNode) -> None:
         stream = await self._blobs.open_read(node.digest, size=node.size)

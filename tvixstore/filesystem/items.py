@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, Node, SymlinkNode
@@ -87,19 +87,23 @@ def prepare(hand: Hand, items: Sequence[Item]) -> list[Item]:
     return left
 
 
+def files_of(items: Iterable[Item]) -> list[FileNode]:
+    return [node for _, node, _ in items if isinstance(node, FileNode)]
+
+
 def put_items(
-    hand: Hand, items: Sequence[Item], contents: Mapping[Digest, bytes], ending: bool
+    hand: Hand, items: Sequence[Item], contents: Sequence[bytes | None], ending: bool
 ) -> list[Item]:
-    """Puts all but files of which there are no contents; those, and the ends of folders after them.
+    """Puts all but files that have no `contents`; those, and the ends of folders after them.
 
     Without `ending` those of all folders.
     """
+    each = iter(contents)
     left: list[Item] = []
     for item in items:
         spot, node, directory = item
         if isinstance(node, FileNode):
-            data = contents.get(node.digest)
-            if data is None:
+            if (data := next(each)) is None:
                 left.append(item)
                 ending = False
             else:
