@@ -99,8 +99,8 @@ class BlobService(ABC):
     async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
         """The contents of small files, in their order, as far as they can be had in one go.
 
-        They are verified. Nothing is said of the others, nor of what is wrong with one, and nobody
-        is waited for: those are to be read by `read`.
+        They are verified. Nothing is said of the others, nor of what is wrong with one: those are
+        to be read by `read`.
         """
         return [None] * len(files)
 
