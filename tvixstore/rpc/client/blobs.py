@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -121,11 +122,9 @@ class GrpcBlobService(BlobService):
     async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
         contents = {EMPTY_DIGEST: b""}
         asked = [file for file in files if 0 < file.size <= DIRECT]
-        try:
+        # Whoever reads the others connects anew, or hears why that cannot be.
+        with suppress(Unimplemented, Unavailable):
             await self._read_at_hand(asked, contents)
-        except (Unimplemented, Unavailable):
-            # Whoever reads the others connects anew, or hears why that cannot be.
-            pass
         found = [contents.get(file.digest) for file in files]
         return [
             data if data is not None and len(data) == file.size else None
