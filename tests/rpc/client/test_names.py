@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
-from grpclib.server import Stream
 
 from tests.pathinfo.samples import add, memory_content
 from tests.rpc.client.scripted import Script, fails, says, scripted
@@ -27,6 +26,9 @@ from tvixstore.rpc.methods import (
     PUT_BLOBS,
     STAT_BLOB,
 )
+
+if TYPE_CHECKING:
+    from grpclib.server import Stream
 
 DATA = b"some data"
 DIGEST = Digest.of(DATA)
