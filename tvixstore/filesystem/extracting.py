@@ -1,4 +1,4 @@
-"""Trees out of a store onto disk: read and written at the same time, several files at once.
+"""Trees out of a store onto disk: small files by the batch, large ones side by side.
 
 What is there already, and right, is left alone, so that an extraction that was broken off is
 finished by another one; what is there and different is never touched.
@@ -10,15 +10,9 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
-from tvixstore.castore import (
-    EMPTY_DIGEST,
-    Digest,
-    DirectoryNode,
-    FileNode,
-    Node,
-)
+from tvixstore.castore import EMPTY_DIGEST, Digest, DirectoryNode, FileNode, Node
 from tvixstore.errors import CorruptData, Incomplete, TreeError
 from tvixstore.filesystem.hand import Hand
 from tvixstore.filesystem.importing import OnProgress, TreeProgress, nobody
@@ -51,8 +45,6 @@ _READ_AT_ONCE: Final = 32
 _SLICE: Final = 1 << 20
 
 Result = TypeVar("Result")
-
-_FileItem: TypeAlias = tuple[Spot, FileNode]
 
 
 @dataclass(eq=False)
