@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from tvixstore.blob import BlobService
-from tvixstore.castore import EMPTY_DIGEST, Digest
+from tvixstore.castore import EMPTY_DIGEST, Digest, FileNode
 
 KIB = 1 << 10
 SIZES = (
@@ -182,6 +182,19 @@ async def check_readers_do_not_disturb_each_other(service: BlobService) -> None:
     assert parts == [data[offset:] for offset in offsets]
 
 
+async def check_what_is_at_hand_is_what_is_read(service: BlobService) -> None:
+    there = [noise(300), prose(3000), b"", noise(100_000)]
+    digests = await service.put_many(there)
+    files = [FileNode(digest, len(data)) for data, digest in zip(there, digests, strict=True)]
+    of_another_size = FileNode(files[1].digest, 2999)
+    absent = FileNode(Digest.of(b"never stored"), 12)
+    assert await service.at_hand([]) == []
+    contents = await service.at_hand([*files, of_another_size, absent, *files])
+    assert contents[4:6] == [None, None]
+    for data, found in zip([*there, *there], contents[:4] + contents[6:], strict=True):
+        assert found in (data, None)
+
+
 async def check_what_is_lacking_is_what_is_not_there(service: BlobService) -> None:
     there = [await service.put(noise(size, seed=12)) for size in (0, 10, 600_000)]
     absent = [Digest.of(noise(size, seed=13)) for size in (10, 600_000)]
@@ -244,6 +257,7 @@ CHECKS: dict[str, Check] = {
         check_boundaries_never_change_the_bytes,
         check_many_are_put_in_order,
         check_the_same_blob_may_be_written_many_times_at_once,
+        check_what_is_at_hand_is_what_is_read,
         check_what_is_lacking_is_what_is_not_there,
         check_readers_do_not_disturb_each_other,
         check_a_stream_may_be_left_at_any_time,

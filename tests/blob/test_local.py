@@ -12,7 +12,7 @@ import pytest
 from tests.blob.conformance import KIB, noise, part, prose
 from tests.blob.stores import local_store
 from tvixstore.blob import LocalBlobService, staging
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, FileNode
 from tvixstore.kv import MemoryKeyValue
 from tvixstore.pools import Pools
 
@@ -35,6 +35,17 @@ async def test_small_chunks_are_in_the_index_and_larger_ones_are_files(tmp_path:
         name = digest.hex()
         assert store.files() == [tmp_path / "chunks" / name[:2] / name]
         assert store.files()[0].read_bytes() == noise(64 * KIB + 1)
+
+
+async def test_what_is_whole_in_the_index_is_at_hand(tmp_path: Path) -> None:
+    async with local_store(tmp_path, chunk_size=16 * KIB) as store:
+        blobs = [noise(300), prose(3000), b"", bytes(120 * KIB), noise(60 * KIB)]
+        digests = await store.blobs.put_many(blobs)
+        files = [FileNode(digest, len(blob)) for blob, digest in zip(blobs, digests, strict=True)]
+        contents = await store.blobs.at_hand(files)
+        assert contents[:3] == blobs[:3]
+        # Of several chunks, or in a file.
+        assert contents[3:] == [None, None]
 
 
 async def test_chunks_are_compressed_where_it_pays(tmp_path: Path) -> None:

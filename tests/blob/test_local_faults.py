@@ -16,7 +16,7 @@ from tests.blob.conformance import KIB, noise, part, prose
 from tests.blob.stores import Store, local_store
 from tests.support.small_disk import fill, small_disk
 from tvixstore.blob import LocalBlobService
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import CorruptData, Incomplete, StorageFull, StoreError, Unavailable
 from tvixstore.kv import Change, MemoryKeyValue, disk
 from tvixstore.pools import Pool, Pools
@@ -86,6 +86,7 @@ async def test_a_damaged_index_entry_is_dropped_and_can_be_stored_again(
         value = await store.table_chunks.get(digest.raw)
         assert value is not None
         await store.table_chunks.apply([(digest.raw, DAMAGES[damage](value))])
+        assert await store.blobs.at_hand([FileNode(digest, len(data))]) == [None]
         await expect_failure(store, digest, CorruptData)
         assert await store.blobs.read(digest) is None
         await store.blobs.put(data)
@@ -97,6 +98,7 @@ async def test_a_frame_that_lies_about_its_size_is_not_unpacked(tmp_path: Path) 
         digest = Digest.of(b"small")
         bomb = zstandard.ZstdCompressor().compress(bytes(64 << 20))
         await store.table_chunks.apply([(digest.raw, struct.pack("<BII", 1, 5, len(bomb)) + bomb)])
+        assert await store.blobs.at_hand([FileNode(digest, 5)]) == [None]
         with pytest.raises(CorruptData, match="a frame of another size"):
             await store.blobs.read(digest)
 

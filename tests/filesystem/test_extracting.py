@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import random
+import signal
 import stat
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests.filesystem.killed_extraction import POINTS, TREE
 from tests.filesystem.places import HAND_MADE, LARGE, Nix, few_pools, unfolding
 from tests.nar.trees import File, Link, Tree, memory, nar_of, read_in, store, trees, write_out
+from tvixstore.blob.wrapper import BlobWrapper
 from tvixstore.castore import Digest, FileNode
-from tvixstore.errors import Incomplete, TreeError
-from tvixstore.filesystem import Extractor, TreeProgress
-from tvixstore.filesystem import placing as room
-from tvixstore.filesystem.placing import Spot
+from tvixstore.errors import CorruptData, Incomplete, StorageFull, TreeError
+from tvixstore.filesystem import Extractor, TreeProgress, filling, open_file, placing, sharing
+from tvixstore.filesystem import hand as hand_room
+from tvixstore.filesystem import items as room
+from tvixstore.filesystem.filling import MARK
+from tvixstore.filesystem.hand import Hand
+from tvixstore.filesystem.spots import Spot
 from tvixstore.pools import Pools
+from tvixstore.tree import Content
 
 IN_THE_WAY = "is there already, and something else: nothing is written over it"
 MANY: dict[bytes, Tree] = {
     b"d%d" % folder: {b"f%d" % file: File(b"%d %d" % (folder, file % 3)) for file in range(60)}
     for folder in range(30)
 }
+
+
+class Awaited(BlobWrapper):
+    """Has nothing at hand, and gives the last first."""
+
+    async def read(self, digest: Digest, size: int | None = None) -> bytes | None:
+        for _ in range(digest.raw[0] % 5):
+            await asyncio.sleep(0)
+        return await super().read(digest, size)
 
 
 class Disk:
@@ -140,13 +159,13 @@ async def test_a_link_does_not_lead_out_of_the_folder(disk: Disk, tmp_path: Path
 async def test_a_file_that_comes_up_meanwhile_stays(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = room._name
+    name = open_file.give_name
 
     def late(descriptor: int, called: bytes, folder: int) -> None:
         write_out(File(b"quicker"), disk.path)
         name(descriptor, called, folder)
 
-    monkeypatch.setattr(room, "_name", late)
+    monkeypatch.setattr(open_file, "give_name", late)
     with pytest.raises(TreeError, match=IN_THE_WAY):
         await disk.extract(File(b"slower"))
     assert read_in(disk.path) == File(b"quicker")
@@ -194,7 +213,7 @@ async def test_equal_files_are_one_where_that_is_wanted(disk: Disk) -> None:
 async def test_more_links_than_a_file_can_have_are_copies(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room.Hand, "_linked", lambda *_: False)
+    monkeypatch.setattr(sharing, "_linked", lambda *_: False)
     tree: Tree = {b"a": File(LARGE), b"b": File(LARGE)}
     await disk.extract(tree, link=True)
     assert read_in(disk.path) == tree
@@ -259,10 +278,205 @@ def check_part(path: bytes, tree: Tree) -> None:
         check_part(path + b"/" + name, tree[name])
 
 
+@pytest.mark.parametrize("point", POINTS)
+async def test_killed_at_a_file_and_repeated_it_finishes(disk: Disk, point: str) -> None:
+    command = ("-m", "tests.filesystem.killed_extraction", disk.path, point)
+    killed = await asyncio.to_thread(subprocess.run, (sys.executable, *command), timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    names = sorted(os.listdir(disk.path))
+    unfinished = disk.path + b"/" + names[-1]
+    assert len(names) == 6 and 0 < len(os.listdir(unfinished)) < 20
+    assert {stat.S_IMODE(os.stat(each).st_mode) for each in (disk.path, unfinished)} == {MARK}
+    await disk.extract(TREE)
+    assert read_in(disk.path) == TREE
+    for folder, _, files in os.walk(disk.path):
+        assert stat.S_IMODE(os.stat(folder).st_mode) == 0o755
+        for name in files:
+            executable = int(name[1:]) % 2
+            mode = os.stat(folder + b"/" + name).st_mode
+            assert stat.S_IMODE(mode) == (0o755 if executable else 0o644), name
+
+
+BEGINNINGS: list[Tree] = [File(b""), File(b"ri"), File(b"right"), File(b"right", True)]
+
+
+def half_done(path: bytes, there: Tree, mode: int = MARK) -> None:
+    """What a kill leaves: folders with marks, and in one of them `there`."""
+    write_out({b"d": {b"f": there}}, path)
+    for folder in (path + b"/d", path):
+        os.chmod(folder, mode)
+
+
+@pytest.mark.parametrize("there", BEGINNINGS)
+async def test_the_beginning_of_a_file_is_replaced_where_a_mark_says_whose_it_is(
+    disk: Disk, there: Tree
+) -> None:
+    tree: Tree = {b"d": {b"f": File(b"right")}}
+    half_done(disk.path, there)
+    await disk.extract(tree)
+    assert read_in(disk.path) == tree
+    assert stat.S_IMODE(os.stat(disk.path + b"/d").st_mode) == 0o755
+
+
+@pytest.mark.parametrize("there", [BEGINNINGS[0], BEGINNINGS[1], BEGINNINGS[3]])
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o1777])
+async def test_the_beginning_of_a_file_stays_where_no_mark_is(
+    disk: Disk, there: Tree, mode: int
+) -> None:
+    half_done(disk.path, there, mode)
+    with pytest.raises(TreeError, match=f"out/d/f {IN_THE_WAY}"):
+        await disk.extract({b"d": {b"f": File(b"right")}})
+    assert read_in(disk.path + b"/d/f") == there
+
+
+@pytest.mark.parametrize("there", [File(b"rig!"), File(b"right!"), Link(b"x"), {}])
+async def test_what_is_no_beginning_stays_also_where_a_mark_is(disk: Disk, there: Tree) -> None:
+    half_done(disk.path, there)
+    with pytest.raises(TreeError, match=f"out/d/f {IN_THE_WAY}"):
+        await disk.extract({b"d": {b"f": File(b"right")}})
+    assert read_in(disk.path + b"/d/f") == there
+
+
+async def test_a_beginning_that_has_another_name_stays(disk: Disk, tmp_path: Path) -> None:
+    half_done(disk.path, File(b"ri"))
+    os.link(disk.path + b"/d/f", tmp_path / "mine")
+    with pytest.raises(TreeError, match=f"out/d/f {IN_THE_WAY}"):
+        await disk.extract({b"d": {b"f": File(b"right")}})
+    assert (tmp_path / "mine").read_bytes() == b"ri"
+
+
+async def test_a_file_that_comes_up_in_a_folder_being_filled_stays(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = filling.fill
+
+    def late(folder: int, node: FileNode, name: bytes, contents: bytes) -> None:
+        write_out(File(b"sl"), disk.path + b"/" + name)
+        fill(folder, node, name, contents)
+
+    monkeypatch.setattr(hand_room, "fill", late)
+    with pytest.raises(TreeError, match=f"out/f {IN_THE_WAY}"):
+        await disk.extract({b"f": File(b"slower")})
+    assert read_in(disk.path) == {b"f": File(b"sl")}
+
+
+async def test_two_extractions_into_one_folder_end_well_or_in_an_error_that_says_so(
+    disk: Disk,
+) -> None:
+    tree: Tree = {**MANY, b"large": File(LARGE * 3)}
+    results = await asyncio.gather(*(disk.extract(tree) for _ in range(4)), return_exceptions=True)
+    assert None in results
+    for result in results:
+        if result is not None:
+            assert isinstance(result, TreeError)
+            assert "is being filled by another extraction: wait until that is over" in str(result)
+    assert read_in(disk.path) == tree
+    await disk.extract(tree)
+
+
+async def test_who_comes_second_leaves_what_is_being_written_alone(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree: Tree = {b"d": {b"f": File(b"right")}}
+    half_done(disk.path, File(b"ri"))
+    first = os.open(disk.path, os.O_RDONLY)
+    try:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        with pytest.raises(TreeError, match="out is being filled by another extraction"):
+            await disk.extract(tree)
+        assert read_in(disk.path + b"/d/f") == File(b"ri")
+    finally:
+        os.close(first)
+    await disk.extract(tree)
+    assert read_in(disk.path) == tree
+
+
+async def test_nothing_goes_into_a_folder_that_another_extraction_has_not_finished(
+    disk: Disk, pools: Pools
+) -> None:
+    half_done(disk.path, File(b"ri"))
+    node = await store(disk.content, {b"f": File(b"right")})
+    with pytest.raises(TreeError, match="out was not filled to the end by the extraction"):
+        await Extractor(disk.content, pools).put(node, disk.path + b"/d")
+    assert read_in(disk.path + b"/d/f") == File(b"ri")
+
+
+async def test_without_locks_files_get_their_names_when_they_are_complete(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refusing)
+    monkeypatch.setattr(hand_room, "fill", None)
+    tree: Tree = {b"d": {b"f": File(b"right"), b"x": File(b"1", True)}}
+    mask = os.umask(0o077)
+    try:
+        await disk.extract(tree)
+    finally:
+        os.umask(mask)
+    assert read_in(disk.path) == tree
+    assert {stat.S_IMODE(os.stat(disk.path + each).st_mode) for each in (b"", b"/d")} == {0o755}
+
+
+async def test_where_marks_do_not_hold_files_get_their_names_when_they_are_complete(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_room, "is_marked", lambda _: False)
+    monkeypatch.setattr(placing, "is_marked", lambda _: False)
+    monkeypatch.setattr(hand_room, "fill", None)
+    tree: Tree = {b"d": {b"f": File(b"right"), b"e": {}}}
+    await disk.extract(tree)
+    assert read_in(disk.path) == tree
+    for each in (b"", b"/d", b"/d/e"):
+        assert stat.S_IMODE(os.stat(disk.path + each).st_mode) == 0o755
+
+
+async def test_a_disk_that_is_full_leaves_no_beginning_of_a_file(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        if data == b"right":
+            return write(descriptor, data[:2])
+        if data == b"ght":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    tree: Tree = {b"a": File(b"1"), b"f": File(b"right")}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", half)
+        with pytest.raises(StorageFull, match="out/f cannot be written: No space left"):
+            await disk.extract(tree)
+    assert read_in(disk.path) == {b"a": File(b"1")}
+    await disk.extract(tree)
+    assert read_in(disk.path) == tree
+
+
+async def test_folders_of_contents_that_have_to_be_waited_for_are_finished_after_them(
+    disk: Disk, pools: Pools
+) -> None:
+    content = Content(Awaited(disk.content.blobs), disk.content.directories)
+    tree: Tree = {**MANY, b"large": File(LARGE * 3), b"e": File(b"")}
+    await Extractor(content, pools).put(await store(disk.content, tree), disk.path)
+    assert read_in(disk.path) == tree
+    for folder, _, _ in os.walk(disk.path):
+        assert stat.S_IMODE(os.stat(folder).st_mode) == 0o755
+
+
 async def test_a_folder_that_a_kill_left_without_its_mode_gets_it(disk: Disk) -> None:
     os.makedirs(disk.path + b"/d/e", 0o700)
     await disk.extract({b"d": {b"e": {}, b"f": {b"g": File(b"1")}}})
     assert stat.S_IMODE(os.stat(disk.path + b"/d/e").st_mode) == 0o755
+
+
+async def test_a_file_of_another_size_than_its_blob_is_none(disk: Disk, pools: Pools) -> None:
+    digest = await disk.content.blobs.put(b"right")
+    for size in (4, 6):
+        with pytest.raises(CorruptData, match=f"is 5 bytes long, not {size}"):
+            await Extractor(disk.content, pools).put(FileNode(digest, size), disk.path)
+        assert not disk.is_there()
 
 
 async def test_no_link_is_made_to_a_file_of_another_mode(disk: Disk) -> None:
@@ -277,14 +491,14 @@ async def test_a_file_that_is_swapped_for_a_link_is_not_shared(
     disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
-    again = room.Hand.again
+    share = sharing.share
 
-    def swapping(hand: room.Hand, spot: Spot, node: FileNode, other: Spot) -> None:
+    def swapping(hand: Hand, spot: Spot, node: FileNode, other: Spot) -> None:
         os.unlink(disk.path + b"/a")
         os.symlink(tmp_path / "secret", disk.path + b"/a")
-        again(hand, spot, node, other)
+        share(hand, spot, node, other)
 
-    monkeypatch.setattr(room.Hand, "again", swapping)
+    monkeypatch.setattr(room, "share", swapping)
     with pytest.raises(TreeError, match="out/a is there already, and cannot be read"):
         await disk.extract({b"a": File(b"same"), b"b": File(b"same")}, link=True)
     assert read_in(disk.path) == {b"a": Link(os.fsencode(tmp_path) + b"/secret")}

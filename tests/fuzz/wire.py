@@ -104,6 +104,7 @@ WIRE: dict[str, Target[Any]] = {
         messages.OPEN_NAR, OpenNar(_HASH, _IDENTITY, 5), OpenNar(_HASH, _IDENTITY, 0, 0)
     ),
     "rpc-blob-digests": form(messages.BLOB_DIGESTS, [_DIGEST, _DIGEST]),
+    "rpc-small-blobs": form(messages.SMALL_BLOBS, [FileNode(_DIGEST, 5), FileNode(_DIGEST, 0)]),
     "rpc-blob-batch": form(messages.BLOB_BATCH, [b"one", b"", b"two"]),
     "rpc-reflection": Target(
         REFLECTION[0].request.decode,

@@ -15,7 +15,7 @@ import tvixstore.proto.tvixstore.v1 as ours
 from tests.castore.samples import digests, directories, nodes
 from tests.rpc.google import message
 from tvixstore.blob import Chunk
-from tvixstore.castore import Digest, SymlinkNode, encode_node
+from tvixstore.castore import Digest, FileNode, SymlinkNode, encode_node
 from tvixstore.errors import InvalidData
 from tvixstore.nar import NarIdentity
 from tvixstore.nix import Signature, StorePath
@@ -122,6 +122,12 @@ FORMS: dict[str, tuple[Form[Any], st.SearchStrategy[Any], type[betterproto2.Mess
             st.lists(digests, max_size=5),
             ours.BlobDigests,
             "tvixstore.v1.BlobDigests",
+        ),
+        (
+            messages.SMALL_BLOBS,
+            st.lists(st.builds(FileNode, digests, numbers), max_size=5),
+            ours.SmallBlobs,
+            "tvixstore.v1.SmallBlobs",
         ),
         (
             messages.BLOB_BATCH,

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from tvixstore.blob.service import BlobService, BlobWriter
 from tvixstore.blob.watched import WatchedWriter
 from tvixstore.blob.wrapper import BlobWrapper
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import StoreError
 from tvixstore.policy.negative import Absences, Arrivals
 
@@ -71,6 +71,9 @@ class AnnouncingBlobService(BlobWrapper):
     """Has `arrivals` tell everybody of what is put into `inner`, or may have been."""
 
     arrivals: Arrivals[Digest]
+
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        return await self.inner.at_hand(files)
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         return await open_write_telling(self.inner, boundaries, self.arrivals)

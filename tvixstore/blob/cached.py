@@ -16,7 +16,7 @@ from tvixstore.activity import Activity, following
 from tvixstore.blob.fill import BlobFills, FilledStream
 from tvixstore.blob.service import BlobService, BlobWriter, Chunk
 from tvixstore.blob.verify import VerifyBlobService
-from tvixstore.castore import EMPTY_DIGEST, Digest
+from tvixstore.castore import EMPTY_DIGEST, Digest, FileNode
 from tvixstore.errors import CorruptData, Incomplete, StoreError, Unavailable
 from tvixstore.kv import Holds
 from tvixstore.log import Logger
@@ -133,6 +133,13 @@ class CachedBlobService(BlobService):
             self._reading.over()
             return data
         return await super().read(digest, size)
+
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        try:
+            return await self.near.at_hand(files)
+        except _FAILURES:
+            # Said, and made up for, when they are read.
+            return await super().at_hand(files)
 
     async def _open_far(
         self, digest: Digest, offset: int, length: int | None, size: int | None

@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 import zstandard
 from blake3 import blake3
 
+from tvixstore.castore import EMPTY_DIGEST, FileNode
 from tvixstore.errors import CorruptData
 from tvixstore.kv import ChunkRow
 
@@ -160,3 +161,31 @@ def decode_chunk(digest: bytes, record: Record, payload: bytes) -> bytes:
     if len(data) != record.size or blake3(data).digest() != digest:
         raise CorruptData(f"chunk {digest.hex()} does not hash to its digest")
     return data
+
+
+def decode_rows(files: Sequence[FileNode], rows: Sequence[bytes | None]) -> list[bytes | None]:
+    """The contents of files by the rows of their chunks, as far as they are whole and right.
+
+    Like `decode_chunk`, without a `Record` for each, nor what is wrong with those left out.
+    """
+    contents: list[bytes | None] = []
+    decompress = _contexts.decompressor.decompress
+    frame_size = zstandard.frame_content_size
+    for file, row in zip(files, rows, strict=True):
+        contents.append(b"" if file.digest == EMPTY_DIGEST and not file.size else None)
+        if row is None or len(row) < _HEADER.size:
+            continue
+        flags, size, stored = _HEADER.unpack_from(row)
+        if size != file.size or flags & ~_COMPRESSED or len(row) - _HEADER.size != stored:
+            continue
+        data = row[_HEADER.size :]
+        if flags:
+            try:
+                if frame_size(data) != size:
+                    continue
+                data = decompress(data)
+            except zstandard.ZstdError:
+                continue
+        if len(data) == size and blake3(data).digest() == file.digest.raw:
+            contents[-1] = data
+    return contents

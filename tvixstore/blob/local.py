@@ -22,7 +22,7 @@ from tvixstore.blob.read_ahead import ReadAhead
 from tvixstore.blob.service import BlobService, BlobWriter, Chunk
 from tvixstore.blob.staging import Staging, to_the_end
 from tvixstore.blob.sweep import sweep
-from tvixstore.castore import EMPTY_DIGEST, Digest
+from tvixstore.castore import EMPTY_DIGEST, Digest, FileNode
 from tvixstore.errors import CorruptData, Incomplete
 from tvixstore.kv import BLOB
 from tvixstore.kv.held import HeldStream
@@ -119,6 +119,9 @@ class LocalBlobService(BlobService):
             return b""
         data = await self._store.load(digest.raw)
         return await super().read(digest, size) if data is None else data
+
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        return await self._store.at_hand(files)
 
     async def open_read(
         self,

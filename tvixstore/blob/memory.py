@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvixstore.blob.service import BlobService, BlobWriter, Chunk
-from tvixstore.castore import EMPTY_DIGEST, Digest
+from tvixstore.castore import EMPTY_DIGEST, Digest, FileNode
 from tvixstore.streams import BytesStream, ByteStream
 
 
@@ -31,6 +31,13 @@ class MemoryBlobService(BlobService):
             return None
         end = len(data) if length is None else offset + length
         return BytesStream(data[offset:end])
+
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        contents = [self.blobs.get(file.digest) for file in files]
+        return [
+            data if data is not None and len(data) == file.size else None
+            for file, data in zip(files, contents, strict=True)
+        ]
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         return _MemoryBlobWriter(self.blobs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tvixstore.blob.service import BlobWriter, Chunk
 from tvixstore.blob.wrapper import BlobWrapper
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, FileNode
 from tvixstore.metrics import NodeMeter
 from tvixstore.policy.observe import ObservedStream, observed
 from tvixstore.streams import ByteStream
@@ -44,6 +44,11 @@ class MeteredBlobService(BlobWrapper):
         if data is not None:
             self.meter.bytes.inc(len(data))
         return data
+
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        contents = await observed(self.meter, "at_hand", self.inner.at_hand(files))
+        self.meter.bytes.inc(sum(len(data) for data in contents if data is not None))
+        return contents
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         return await observed(self.meter, "open_write", self.inner.open_write(boundaries))

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from tvixstore.blob.service import BlobWriter
 from tvixstore.blob.wrapper import BlobWrapper
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import ReadOnly
 
 
 @dataclass(eq=False)
 class ReadOnlyBlobService(BlobWrapper):
     """Reads from `inner`; whoever writes gets `ReadOnly`, before a byte was taken."""
+
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        return await self.inner.at_hand(files)
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         raise _refusal()

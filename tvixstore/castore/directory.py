@@ -56,7 +56,7 @@ class Directory:
     def get(self, name: bytes) -> Node | None:
         return next((node for other, node in self.entries if other == name), None)
 
-    @property
+    @cached_property
     def children(self) -> list[DirectoryNode]:
         """The nodes of its subdirectories, in order, repeats included."""
         return [node for _, node in self.entries if isinstance(node, DirectoryNode)]

@@ -1,4 +1,4 @@
-"""Trees out of a store onto disk: read and written at the same time, several files at once.
+"""Trees out of a store onto disk: small files by the batch, large ones side by side.
 
 What is there already, and right, is left alone, so that an extraction that was broken off is
 finished by another one; what is there and different is never touched.
@@ -10,34 +10,41 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
-from tvixstore.castore import EMPTY_DIGEST, Digest, Directory, DirectoryNode, FileNode, Node
+from tvixstore.castore import EMPTY_DIGEST, Digest, DirectoryNode, FileNode, Node
 from tvixstore.errors import CorruptData, Incomplete, TreeError
+from tvixstore.filesystem.hand import Hand
 from tvixstore.filesystem.importing import OnProgress, TreeProgress, nobody
 from tvixstore.filesystem.inside import closure_of
+from tvixstore.filesystem.items import (
+    BATCH_ITEMS,
+    SMALL,
+    Item,
+    Sharing,
+    batches,
+    files_of,
+    items_below,
+    prepare,
+    put_items,
+    share_items,
+)
 from tvixstore.filesystem.nar_hash import absolute
-from tvixstore.filesystem.placing import Hand, OpenFile, Placing, Spot, Way
-from tvixstore.nar.sizes import check_level
+from tvixstore.filesystem.open_file import OpenFile
+from tvixstore.filesystem.placing import Placing
+from tvixstore.filesystem.spots import Spot
 from tvixstore.pools import Pools
 from tvixstore.transfer.parallel import first_of, in_parallel
 from tvixstore.tree import Content
 
-# A batch is full at so many things, or bytes of small files; so many are under way at a time.
-_BATCH_ITEMS: Final = 500
-_BATCH_BYTES: Final = 4 << 20
+# So many batches are under way at a time, and so many files of a batch are read at a time that have
+# to be waited for.
 _AT_ONCE: Final = 4
-# Files up to this size are read whole, so many of a batch at a time.
-SMALL: Final = 1 << 20
 _READ_AT_ONCE: Final = 32
 # What is written of a large file in one go.
 _SLICE: Final = 1 << 20
 
 Result = TypeVar("Result")
-
-# Something of a tree, and where it goes; a folder comes with what is in it.
-_Item: TypeAlias = tuple[Spot, Node, Directory | None]
-_FileItem: TypeAlias = tuple[Spot, FileNode]
 
 
 @dataclass(eq=False)
@@ -56,6 +63,9 @@ class Extractor:
         default_factory=lambda: asyncio.Semaphore(_AT_ONCE), init=False, repr=False
     )
 
+    # Held for short work in threads: two that do many short system calls are slower than one.
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+
     async def put(self, node: Node, target: str | bytes | os.PathLike[str]) -> None:
         """Has `target` become what `node` is. Its parent has to be there.
 
@@ -70,38 +80,16 @@ class Extractor:
             items = await self._items(node, Spot((), name))
             placing = Placing(top)
             try:
-                await self.pools.files.run(placing.open)
+                await self.pools.files.run(placing.begin, name, node)
                 await _Extraction(self, placing, place).run(items)
             finally:
                 placing.close()
 
-    async def _items(self, root: Node, spot: Spot) -> Iterator[_Item]:
+    async def _items(self, root: Node, spot: Spot) -> Iterator[Item]:
         """All of a tree, each folder before what is in it."""
         if not isinstance(root, DirectoryNode):
             return iter([(spot, root, None)])
-        return _items_below(await closure_of(self.content, root.digest), root, spot)
-
-
-def _items_below(
-    closure: dict[Digest, Directory], root: DirectoryNode, spot: Spot
-) -> Iterator[_Item]:
-    """One by one: there may be far more of them than Directories, which are said once each."""
-    yield spot, root, closure[root.digest]
-    way: Way = (spot.name,)
-    stack = [(way, iter(closure[root.digest].entries))]
-    while stack:
-        way, entries = stack[-1]
-        entry = next(entries, None)
-        if entry is None:
-            stack.pop()
-            continue
-        name, node = entry
-        check_level(len(way) + 1)
-        if isinstance(node, DirectoryNode):
-            yield Spot(way, name), node, closure[node.digest]
-            stack.append(((*way, name), iter(closure[node.digest].entries)))
-        else:
-            yield Spot(way, name), node, None
+        return items_below(await closure_of(self.content, root.digest), root, spot)
 
 
 class _Extraction:
@@ -110,54 +98,40 @@ class _Extraction:
     def __init__(self, extractor: Extractor, placing: Placing, place: bytes) -> None:
         self._blobs = extractor.content.blobs
         self._files = extractor.pools.files
-        self._cpu = extractor.pools.cpu
         self._link = extractor.link
         self._slots = extractor._slots
+        self._turn = extractor._turn
         self._on_progress = extractor.on_progress
         self._placing = placing
         self._place = place
-        # Nothing was there before, so nothing is looked for.
-        self._fresh = not os.path.lexists(place)
         # Files of each contents: where the first one is.
         self._first: dict[tuple[Digest, bool], Spot] = {}
-        self._again: list[tuple[Spot, FileNode, Spot]] = []
+        self._again: list[Sharing] = []
         self._count = self._size = self._written = 0
 
-    async def run(self, items: Iterator[_Item]) -> None:
-        batches = self._batches(items)
+    async def run(self, items: Iterator[Item]) -> None:
+        parts = batches(items, self._shares)
+        before = asyncio.Event()
+        before.set()
         try:
             async with asyncio.TaskGroup() as group:
-                while (batch := await self._cpu.run(next, batches, None)) is not None:
+                while (batch := await self._next(parts)) is not None:
                     await self._slots.acquire()
-                    task = group.create_task(self._put(batch))
+                    done = asyncio.Event()
+                    task = group.create_task(self._put(batch, before, done))
                     task.add_done_callback(lambda _: self._slots.release())
+                    before = done
         except ExceptionGroup as errors:
             raise first_of(errors) from None
-        for start in range(0, len(self._again), _BATCH_ITEMS):
-            await self._by_hand(_again, self._again[start : start + _BATCH_ITEMS], self._fresh)
-            self._count += len(self._again[start : start + _BATCH_ITEMS])
+        for start in range(0, len(self._again), BATCH_ITEMS):
+            async with self._turn:
+                await self._by_hand(share_items, self._again[start : start + BATCH_ITEMS])
+            self._count += len(self._again[start : start + BATCH_ITEMS])
             self._tell()
 
-    def _batches(self, items: Iterator[_Item]) -> Iterator[list[_Item]]:
-        batch: list[_Item] = []
-        size = 0
-        for item in items:
-            spot, node, _ = item
-            if isinstance(node, FileNode):
-                if self._shares(spot, node):
-                    continue
-                if node.size > SMALL:
-                    # By itself, after the folders that it is in.
-                    yield batch
-                    yield [item]
-                    batch, size = [], 0
-                    continue
-                size += node.size
-            batch.append(item)
-            if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        yield batch
+    async def _next(self, parts: Iterator[list[Item]]) -> list[Item] | None:
+        async with self._turn:
+            return await self._files.run(next, parts, None)
 
     def _shares(self, spot: Spot, node: FileNode) -> bool:
         """Whether it is to share what another file has."""
@@ -169,33 +143,55 @@ class _Extraction:
         self._again.append((spot, node, first))
         return True
 
-    async def _put(self, batch: list[_Item]) -> None:
-        missing = await self._by_hand(_prepare, batch, self._fresh)
-        if len(missing) == 1 and missing[0][1].size > SMALL:
-            await self._put_large(*missing[0])
-        elif missing:
-            contents = await self._read(missing)
-            await self._by_hand(_write, missing, contents)
-        files = [node for _, node, _ in batch if isinstance(node, FileNode)]
+    async def _put(self, batch: list[Item], before: asyncio.Event, done: asyncio.Event) -> None:
+        """Puts a batch; the folders that end in it after all that comes `before` is there."""
+        async with self._turn:
+            left = batch
+            if not self._placing.fresh:
+                left = await self._by_hand(prepare, left)
+            contents = await self._at_hand(files_of(left))
+            left = await self._by_hand(put_items, left, contents, before.is_set())
+        files = files_of(left)
+        if len(files) == 1 and files[0].size > SMALL:
+            await self._put_large(left[0][0], files[0])
+        elif files:
+            read = await self._read(files)
+            async with self._turn:
+                await self._by_hand(put_items, left, read, False)
+        ends = [item for item in left if item[1] is None]
+        await before.wait()
+        if ends:
+            async with self._turn:
+                await self._by_hand(put_items, ends, (), True)
+        done.set()
+        files = files_of(batch)
         self._count += len(files)
-        self._size += sum(node.size for node in files)
+        self._size += sum(file.size for file in files)
         self._tell()
 
-    async def _read(self, files: Sequence[_FileItem]) -> dict[Digest, bytes]:
-        contents: dict[Digest, bytes] = {EMPTY_DIGEST: b""}
+    async def _at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        """The contents of those that can be had in one go."""
+        if not files or files[0].size > SMALL:
+            return [None] * len(files)
+        contents = await self._blobs.at_hand(files)
+        self._written += sum(len(data) for data in contents if data is not None)
+        return contents
 
-        async def read(node: FileNode) -> None:
-            data = await self._blobs.read(node.digest, node.size)
+    async def _read(self, files: Sequence[FileNode]) -> list[bytes]:
+        contents = {EMPTY_DIGEST: b""}
+
+        async def read(file: FileNode) -> None:
+            data = await self._blobs.read(file.digest, file.size)
             if data is None:
-                raise Incomplete(f"blob {node.digest} is missing", node.digest.raw)
-            if len(data) != node.size:
-                raise CorruptData(f"blob {node.digest} is {len(data)} bytes long, not {node.size}")
-            contents[node.digest] = data
+                raise Incomplete(f"blob {file.digest} is missing", file.digest.raw)
+            if len(data) != file.size:
+                raise CorruptData(f"blob {file.digest} is {len(data)} bytes long, not {file.size}")
+            contents[file.digest] = data
             self._written += len(data)
 
-        wanted = {node.digest: node for _, node in files if node.digest != EMPTY_DIGEST}
+        wanted = {file.digest: file for file in files if file.digest != EMPTY_DIGEST}
         await in_parallel(read, wanted.values(), _READ_AT_ONCE)
-        return contents
+        return [contents[file.digest] for file in files]
 
     async def _put_large(self, spot: Spot, node: FileNode) -> None:
         stream = await self._blobs.open_read(node.digest, size=node.size)
@@ -241,33 +237,8 @@ def _handed(placing: Placing, work: Callable[..., Result], arguments: tuple[obje
         hand.close()
 
 
-def _prepare(hand: Hand, batch: Sequence[_Item], fresh: bool) -> list[_FileItem]:
-    """Puts folders and links; the files that are not there."""
-    missing: list[_FileItem] = []
-    for spot, node, directory in batch:
-        if directory is not None:
-            hand.folder(spot, directory)
-        elif isinstance(node, FileNode):
-            if fresh or not hand.has(spot, node):
-                missing.append((spot, node))
-        elif not isinstance(node, DirectoryNode):
-            hand.link(spot, node.target)
-    return missing
-
-
 def _begin(hand: Hand, spot: Spot, node: FileNode, begun: list[OpenFile]) -> None:
     begun.append(hand.begin(spot, node))
-
-
-def _write(hand: Hand, files: Sequence[_FileItem], contents: dict[Digest, bytes]) -> None:
-    for spot, node in files:
-        hand.file(spot, node, contents[node.digest])
-
-
-def _again(hand: Hand, files: Sequence[tuple[Spot, FileNode, Spot]], fresh: bool) -> None:
-    for spot, node, first in files:
-        if fresh or not hand.has(spot, node):
-            hand.again(spot, node, first)
 
 
 def _write_all(opened: OpenFile, parts: Sequence[bytes]) -> None:

@@ -9,6 +9,7 @@ are refused. The messages of snix have other names, and the same wire.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
@@ -18,6 +19,7 @@ from tvixstore.castore import (
     DIGEST_BYTES,
     Digest,
     Directory,
+    FileNode,
     Node,
     decode_directory,
     decode_node,
@@ -116,6 +118,21 @@ def _encode_digests(digests: Sequence[Digest]) -> bytes:
 
 def _decode_digests(data: bytes) -> Sequence[Digest]:
     return [Digest(raw) for raw in Message(data, "BlobDigests").repeated(1, "digests")]
+
+
+def _encode_small(files: Sequence[FileNode]) -> bytes:
+    sizes = struct.pack(f"<{len(files)}Q", *(file.size for file in files))
+    return _encode_digests([file.digest for file in files]) + _data(2, sizes)
+
+
+def _decode_small(data: bytes) -> Sequence[FileNode]:
+    message = Message(data, "SmallBlobs")
+    digests = message.repeated(1, "digests")
+    packed = message.optional(2, "sizes") or b""
+    if len(packed) != 8 * len(digests):
+        raise InvalidData(f"SmallBlobs has {len(digests)} digests and {len(packed)} bytes of sizes")
+    sizes = struct.unpack(f"<{len(digests)}Q", packed)
+    return [FileNode(Digest(raw), size) for raw, size in zip(digests, sizes, strict=True)]
 
 
 def _encode_blobs(blobs: Sequence[bytes]) -> bytes:
@@ -274,5 +291,8 @@ OPEN_NAR = Form("OpenNarRequest", _encode_open_nar, _decode_open_nar)
 NAR_DATA = _data_form("NarChunk")
 BLOB_DIGESTS: Form[Sequence[Digest]] = Form(
     "BlobDigests", _encode_digests, _decode_digests, costly=True
+)
+SMALL_BLOBS: Form[Sequence[FileNode]] = Form(
+    "SmallBlobs", _encode_small, _decode_small, costly=True
 )
 BLOB_BATCH: Form[Sequence[bytes]] = Form("BlobBatch", _encode_blobs, _decode_blobs)

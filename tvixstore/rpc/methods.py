@@ -64,6 +64,9 @@ OPEN_NAR = Method(_PROXY, "OpenNar", _SERVED, messages.OPEN_NAR, messages.NAR_DA
 LACKING_BLOBS = Method(
     _OUR_BLOBS, "Lacking", _UNARY, messages.BLOB_DIGESTS, messages.BLOB_DIGESTS, _OURS
 )
+BLOBS_AT_HAND = Method(
+    _OUR_BLOBS, "AtHand", _SERVED, messages.SMALL_BLOBS, messages.BLOB_BATCH, _OURS
+)
 PUT_BLOBS = Method(_OUR_BLOBS, "Put", _SENT, messages.BLOB_BATCH, messages.BLOB_DIGESTS, _OURS)
 PIN = Method(_ADMIN, "Pin", _UNARY, admin_messages.PIN, admin_messages.PINNED, _OURS)
 UNPIN = Method(_ADMIN, "Unpin", _UNARY, admin_messages.UNPIN, admin_messages.UNPINNED, _OURS)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from tests.pathinfo.samples import add, memory_content
 from tests.rpc.client.scripted import Script, fails, says, scripted
 from tests.rpc.client.support import fills_in, front, in_memory
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import ConfigError, CorruptData, Unsupported
 from tvixstore.rpc.client import GrpcBlobService, GrpcPathInfoService
 from tvixstore.rpc.client.address import Target
 from tvixstore.rpc.methods import (
+    BLOBS_AT_HAND,
     DESCRIBE,
     GET_PATH_INFO,
     LACKING_BLOBS,
@@ -23,6 +26,9 @@ from tvixstore.rpc.methods import (
     PUT_BLOBS,
     STAT_BLOB,
 )
+
+if TYPE_CHECKING:
+    from grpclib.server import Stream
 
 DATA = b"some data"
 DIGEST = Digest.of(DATA)
@@ -116,6 +122,37 @@ async def test_many_small_blobs_go_in_a_call_and_are_looked_for_in_another() -> 
         assert await service.lacking(digests) == set(digests[:2])
         assert await service.put_many(blobs) == digests
         assert daemon.calls == [LACKING_BLOBS.path()] * 2 + [PUT_BLOBS.path()]
+
+
+async def test_small_blobs_at_hand_come_in_a_call_and_are_held_against_what_was_asked_for() -> None:
+    blobs = [b"one", b"other", b""]
+    files = [FileNode(Digest.of(data), len(data)) for data in blobs]
+    absent = FileNode(DIGEST, len(DATA))
+    async with scripted({BLOBS_AT_HAND: says([b"other"], [b"one"])}) as (peer, daemon):
+        assert await GrpcBlobService(peer).at_hand([*files, absent]) == [*blobs, None]
+        assert daemon.calls == [BLOBS_AT_HAND.path()]
+    for answer in ([b"else"], [b"one", b"other", b"one"]):
+        async with scripted({BLOBS_AT_HAND: says(answer)}) as (peer, _):
+            with pytest.raises(CorruptData, match="sent blobs that were not asked for"):
+                await GrpcBlobService(peer).at_hand(files)
+
+
+async def test_what_came_before_a_call_broke_is_at_hand() -> None:
+    files = [FileNode(Digest.of(data), len(data)) for data in (b"one", b"other")]
+
+    async def breaking(stream: Stream[Any, Any]) -> None:
+        await says([b"one"])(stream)
+        raise GRPCError(Status.UNAVAILABLE, "going down")
+
+    async with scripted({BLOBS_AT_HAND: breaking}) as (peer, _):
+        assert await GrpcBlobService(peer).at_hand(files) == [b"one", None]
+
+
+async def test_a_daemon_that_has_nothing_at_hand_is_asked_once_a_connection() -> None:
+    async with scripted({BLOBS_AT_HAND: fails(Status.UNIMPLEMENTED)}) as (peer, daemon):
+        for _ in range(3):
+            assert await GrpcBlobService(peer).at_hand([FileNode(DIGEST, len(DATA))]) == [None]
+        assert daemon.calls == [BLOBS_AT_HAND.path()]
 
 
 async def test_a_daemon_that_stores_something_else_than_was_sent_is_found_out() -> None:

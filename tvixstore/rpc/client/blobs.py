@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +18,7 @@ from tvixstore.blob import BlobService, BlobWriter, Chunk, VerifyBlobService
 from tvixstore.blob.checked import CheckedStream
 from tvixstore.blob.outline import Outline, outline_of, size_of, update
 from tvixstore.blob.read_ahead import ReadAhead
-from tvixstore.castore import EMPTY_DIGEST, Digest
+from tvixstore.castore import EMPTY_DIGEST, Digest, FileNode
 from tvixstore.errors import CorruptData, InvalidData, Unavailable
 from tvixstore.policy.lru import Lru
 from tvixstore.rpc.client.call import Unimplemented
@@ -25,7 +26,14 @@ from tvixstore.rpc.client.paced import Sent, Served
 from tvixstore.rpc.client.peer import Peer
 from tvixstore.rpc.client.together import together
 from tvixstore.rpc.messages import StatBlob
-from tvixstore.rpc.methods import LACKING_BLOBS, PUT_BLOB, PUT_BLOBS, READ_BLOB, STAT_BLOB
+from tvixstore.rpc.methods import (
+    BLOBS_AT_HAND,
+    LACKING_BLOBS,
+    PUT_BLOB,
+    PUT_BLOBS,
+    READ_BLOB,
+    STAT_BLOB,
+)
 from tvixstore.streams import BytesStream, ByteStream
 
 # Blobs up to this size are read in one go: asking for their chunks would take longer.
@@ -110,6 +118,34 @@ class GrpcBlobService(BlobService):
         if data is not None and Digest.of(data) != digest:
             raise CorruptData(f"{self._peer.name}: what came for blob {digest} is something else")
         return data
+
+    async def at_hand(self, files: Sequence[FileNode]) -> list[bytes | None]:
+        contents = {EMPTY_DIGEST: b""}
+        asked = [file for file in files if 0 < file.size <= DIRECT]
+        # Whoever reads the others connects anew, or hears why that cannot be.
+        with suppress(Unimplemented, Unavailable):
+            await self._read_at_hand(asked, contents)
+        found = [contents.get(file.digest) for file in files]
+        return [
+            data if data is not None and len(data) == file.size else None
+            for file, data in zip(files, found, strict=True)
+        ]
+
+    async def _read_at_hand(self, files: Sequence[FileNode], contents: dict[Digest, bytes]) -> None:
+        """In one call, where the peer knows that. Raises `Unimplemented`."""
+        left = sum(file.size for file in files)
+        wanted = {file.digest for file in files}
+        replies = await self._peer.serve(BLOBS_AT_HAND, files, _MESSAGES_AHEAD) if files else None
+        if replies is None:
+            return
+        async with replies:
+            async for batch in replies:
+                for data in batch:
+                    digest = Digest.of(data)
+                    left -= len(data)
+                    if digest not in wanted or left < 0:
+                        raise CorruptData(f"{self._peer.name} sent blobs that were not asked for")
+                    contents[digest] = data
 
     async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
         asked = [digest for digest in digests if digest != EMPTY_DIGEST]

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from tvixstore.blob import BlobService, Chunk
-from tvixstore.castore import Digest
+from tvixstore.castore import Digest, FileNode
 from tvixstore.rpc.messages import StatBlob
 from tvixstore.rpc.server.refusals import absent
 from tvixstore.streams import ByteStream
 
 # Of one message of a stream of bytes, at most.
 _PIECE: Final = 256 * 1024
+# Of a message of whole blobs, at most; and what each of them counts for beyond its bytes.
+_BATCH: Final = 1 << 20
+_OVERHEAD: Final = 64
 # Of a chunk in a list of chunks, at most: tags, lengths, the digest, the size.
 _CHUNK_BYTES: Final = 48
 
@@ -47,6 +50,23 @@ class BlobHandlers:
 
     async def lacking(self, digests: Sequence[Digest]) -> Sequence[Digest]:
         return list(await self.blobs.lacking(digests))
+
+    async def at_hand(self, files: Sequence[FileNode]) -> AsyncGenerator[Sequence[bytes], None]:
+        part: list[FileNode] = []
+        size = 0
+        for file in files:
+            if file.size > _BATCH:
+                continue
+            if part and size + file.size > _BATCH:
+                yield await self._at_hand(part)
+                part, size = [], 0
+            part.append(file)
+            # What it is in a message, and to whoever holds it.
+            size += file.size + _OVERHEAD
+        yield await self._at_hand(part)
+
+    async def _at_hand(self, files: Sequence[FileNode]) -> Sequence[bytes]:
+        return [data for data in await self.blobs.at_hand(files) if data is not None]
 
     async def put_many(self, batches: AsyncGenerator[Sequence[bytes], None]) -> Sequence[Digest]:
         digests: list[Digest] = []

@@ -107,6 +107,7 @@ def _store_rows(front: GrpcFront) -> list[Row]:
         Row(methods.DESCRIBE, _unary(proxy.describe, told("lookup", methods.DESCRIBE)), "read"),
         Row(methods.OPEN_NAR, _stream_out(proxy.open_nar, told("nar", methods.OPEN_NAR)), "read"),
         Row(methods.LACKING_BLOBS, _unary(blobs.lacking), "read"),
+        Row(methods.BLOBS_AT_HAND, _stream_out(blobs.at_hand), "read"),
         Row(methods.PUT_BLOBS, _stream_in(blobs.put_many), "write"),
     ]
 

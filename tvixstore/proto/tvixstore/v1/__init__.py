@@ -22,6 +22,7 @@ __all__ = (
     "PinRequest",
     "PinnedPath",
     "ProxyStub",
+    "SmallBlobs",
     "UnpinRequest",
     "UnpinResponse",
     "VerifyEvent",
@@ -345,6 +346,27 @@ class PinRequest(betterproto2.Message):
 
 
 default_message_pool.register_message("tvixstore.v1", "PinRequest", PinRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SmallBlobs(betterproto2.Message):
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return TVIXSTORE_V1_BLOBS_PROTO_DESCRIPTOR.message_types_by_name["SmallBlobs"]
+
+    digests: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
+    """
+    BLAKE3, 32 bytes each.
+    """
+
+    sizes: "list[int]" = betterproto2.field(2, betterproto2.TYPE_FIXED64, repeated=True)
+    """
+    Of each its size, packed.
+    """
+
+
+default_message_pool.register_message("tvixstore.v1", "SmallBlobs", SmallBlobs)
 
 
 @dataclass(eq=False, repr=False)
@@ -696,6 +718,28 @@ class BlobsStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def at_hand(
+        self,
+        message: "SmallBlobs",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[BlobBatch]":
+        """
+        Those of some small blobs that can be had in one go, in any order. Nothing is said of others.
+        """
+
+        async for response in self._unary_stream(
+            "/tvixstore.v1.Blobs/AtHand",
+            message,
+            BlobBatch,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
 
 class InsightStub(betterproto2_grpclib.ServiceStub):
     async def watch(
@@ -796,7 +840,7 @@ TVIXSTORE_V1_ADMIN_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSe
     b'\n\x18tvixstore/v1/admin.proto\x12\x0ctvixstore.v1"q\n\nPinRequest\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x12\x1d\n\x07comment\x18\x02 \x01(\tH\x00R\x07comment\x88\x01\x01\x12\x19\n\x08no_fetch\x18\x03 \x01(\x08R\x07noFetchB\n\n\x08_comment"\xc0\x01\n\nPinnedPath\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath\x12\x14\n\x05since\x18\x02 \x01(\x04R\x05since\x12\x18\n\x07comment\x18\x03 \x01(\tR\x07comment\x12\x14\n\x05paths\x18\x04 \x01(\x04R\x05paths\x12\x19\n\x08nar_size\x18\x05 \x01(\x04R\x07narSize\x12\x18\n\x07missing\x18\x06 \x03(\tR\x07missing\x12\x18\n\x07fetched\x18\x07 \x01(\x04R\x07fetched"-\n\x0cUnpinRequest\x12\x1d\n\nstore_path\x18\x01 \x01(\tR\tstorePath"\x0f\n\rUnpinResponse"\x11\n\x0fListPinsRequest"8\n\x15ForgetAbsencesRequest\x12\x1f\n\x0bpath_hashes\x18\x01 \x03(\x0cR\npathHashes"6\n\x16ForgetAbsencesResponse\x12\x1c\n\tforgotten\x18\x01 \x01(\x04R\tforgotten"H\n\rVerifyRequest\x12\x16\n\x06repair\x18\x01 \x01(\x08R\x06repair\x12\x1f\n\x0bstore_paths\x18\x02 \x03(\tR\nstorePaths"\xc4\x01\n\x0bVerifyEvent\x12:\n\x08progress\x18\x01 \x01(\x0b2\x1c.tvixstore.v1.VerifyProgressH\x00R\x08progress\x127\n\x07finding\x18\x02 \x01(\x0b2\x1b.tvixstore.v1.VerifyFindingH\x00R\x07finding\x127\n\x07summary\x18\x03 \x01(\x0b2\x1b.tvixstore.v1.VerifySummaryH\x00R\x07summaryB\x07\n\x05event"u\n\x0eVerifyProgress\x12\x14\n\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n\x04done\x18\x02 \x01(\x04R\x04done\x12\x19\n\x05total\x18\x03 \x01(\x04H\x00R\x05total\x88\x01\x01\x12\x14\n\x05bytes\x18\x04 \x01(\x04R\x05bytesB\x08\n\x06_total"g\n\rVerifyFinding\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07outcome\x18\x04 \x01(\tR\x07outcome"\xa3\x02\n\rVerifySummary\x12\x16\n\x06chunks\x18\x01 \x01(\x04R\x06chunks\x12\x14\n\x05blobs\x18\x02 \x01(\x04R\x05blobs\x12 \n\x0bdirectories\x18\x03 \x01(\x04R\x0bdirectories\x12\x14\n\x05paths\x18\x04 \x01(\x04R\x05paths\x12\x14\n\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x18\n\x07damaged\x18\x06 \x01(\x04R\x07damaged\x12\x1e\n\nunrepaired\x18\x07 \x01(\x04R\nunrepaired\x12\x12\n\x04lost\x18\x08 \x01(\x04R\x04lost\x12\x16\n\x06unread\x18\t \x01(\x04R\x06unread\x12\x16\n\x06strays\x18\n \x01(\x04R\x06strays\x12\x18\n\x07partial\x18\x0b \x01(\x04R\x07partial2\xec\x02\n\x05Admin\x129\n\x03Pin\x12\x18.tvixstore.v1.PinRequest\x1a\x18.tvixstore.v1.PinnedPath\x12@\n\x05Unpin\x12\x1a.tvixstore.v1.UnpinRequest\x1a\x1b.tvixstore.v1.UnpinResponse\x12E\n\x08ListPins\x12\x1d.tvixstore.v1.ListPinsRequest\x1a\x18.tvixstore.v1.PinnedPath0\x01\x12B\n\x06Verify\x12\x1b.tvixstore.v1.VerifyRequest\x1a\x19.tvixstore.v1.VerifyEvent0\x01\x12[\n\x0eForgetAbsences\x12#.tvixstore.v1.ForgetAbsencesRequest\x1a$.tvixstore.v1.ForgetAbsencesResponseb\x06proto3'
 )
 TVIXSTORE_V1_BLOBS_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
-    b'\n\x18tvixstore/v1/blobs.proto\x12\x0ctvixstore.v1"\'\n\x0bBlobDigests\x12\x18\n\x07digests\x18\x01 \x03(\x0cR\x07digests"!\n\tBlobBatch\x12\x14\n\x05blobs\x18\x01 \x03(\x0cR\x05blobs2\x85\x01\n\x05Blobs\x12?\n\x07Lacking\x12\x19.tvixstore.v1.BlobDigests\x1a\x19.tvixstore.v1.BlobDigests\x12;\n\x03Put\x12\x17.tvixstore.v1.BlobBatch\x1a\x19.tvixstore.v1.BlobDigests(\x01b\x06proto3'
+    b'\n\x18tvixstore/v1/blobs.proto\x12\x0ctvixstore.v1"\'\n\x0bBlobDigests\x12\x18\n\x07digests\x18\x01 \x03(\x0cR\x07digests"<\n\nSmallBlobs\x12\x18\n\x07digests\x18\x01 \x03(\x0cR\x07digests\x12\x14\n\x05sizes\x18\x02 \x03(\x06R\x05sizes"!\n\tBlobBatch\x12\x14\n\x05blobs\x18\x01 \x03(\x0cR\x05blobs2\xc4\x01\n\x05Blobs\x12?\n\x07Lacking\x12\x19.tvixstore.v1.BlobDigests\x1a\x19.tvixstore.v1.BlobDigests\x12;\n\x03Put\x12\x17.tvixstore.v1.BlobBatch\x1a\x19.tvixstore.v1.BlobDigests(\x01\x12=\n\x06AtHand\x12\x18.tvixstore.v1.SmallBlobs\x1a\x17.tvixstore.v1.BlobBatch0\x01b\x06proto3'
 )
 TVIXSTORE_V1_INSIGHT_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
     b'\n\x1atvixstore/v1/insight.proto\x12\x0ctvixstore.v1"/\n\x0cWatchRequest\x12\x1f\n\x0binterval_ms\x18\x01 \x01(\rR\nintervalMs".\n\x10ActivitySnapshot\x12\x1a\n\x08document\x18\x01 \x01(\tR\x08document"F\n\x0eExplainRequest\x12\x1b\n\tpath_hash\x18\x01 \x01(\x0cR\x08pathHash\x12\x17\n\x07dry_run\x18\x02 \x01(\x08R\x06dryRun")\n\x0bExplanation\x12\x1a\n\x08document\x18\x01 \x01(\tR\x08document2\x94\x01\n\x07Insight\x12E\n\x05Watch\x12\x1a.tvixstore.v1.WatchRequest\x1a\x1e.tvixstore.v1.ActivitySnapshot0\x01\x12B\n\x07Explain\x12\x1c.tvixstore.v1.ExplainRequest\x1a\x19.tvixstore.v1.Explanationb\x06proto3'
