@@ -7,16 +7,20 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
+from grpclib.const import Status
+
 from tvixstore.blob import BlobService, Chunk
 from tvixstore.castore import Digest
 from tvixstore.rpc.messages import StatBlob
-from tvixstore.rpc.server.refusals import absent
+from tvixstore.rpc.server.refusals import Refusal, absent
 from tvixstore.streams import ByteStream
 
 # Of one message of a stream of bytes, at most.
 _PIECE: Final = 256 * 1024
 # Of a chunk in a list of chunks, at most: tags, lengths, the digest, the size.
 _CHUNK_BYTES: Final = 48
+# Of a digest in a list of digests: tag, length, the digest.
+_DIGEST_BYTES: Final = 34
 
 
 async def pieces(stream: ByteStream) -> AsyncGenerator[bytes, None]:
@@ -49,8 +53,15 @@ class BlobHandlers:
         return list(await self.blobs.lacking(digests))
 
     async def put_many(self, batches: AsyncGenerator[Sequence[bytes], None]) -> Sequence[Digest]:
+        # Empty blobs cost their sender two bytes each, and us a digest until the call is over.
+        most = self.message_bytes // _DIGEST_BYTES
         digests: list[Digest] = []
         async for batch in batches:
+            if len(digests) + len(batch) > most:
+                raise Refusal(
+                    Status.RESOURCE_EXHAUSTED,
+                    f"more blobs than one reply can name: put at most {most} in a call",
+                )
             digests += await self.blobs.put_many(batch)
         return digests
 
