@@ -238,17 +238,30 @@ async def test_a_path_info_whose_nar_is_another_is_invalid(
 
 @BOTH
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "remembered"])
+@pytest.mark.parametrize("lost", ["root", "directory below", "file", "file below"])
 async def test_a_path_info_whose_content_went_is_a_failed_precondition(
-    served: Served, client: GoogleClient, package: str, known: bool
+    served: Served, client: GoogleClient, package: str, known: bool, lost: str
 ) -> None:
     store, method = served.store, f"{package}.store.v1.PathInfoService/Put"
     if known:
-        await client.call(method, encode_path_info(store.path.info))
-    assert isinstance(store.path.info.node, DirectoryNode)
-    del store.directories.directories[store.path.info.node.digest]
-    answer = await client.call(method, encode_path_info(store.path.info))
+        # What its NAR is stays known, whatever goes.
+        answer = await client.call(method, encode_path_info(store.path.info))
+        assert answer.status is StatusCode.OK
+    root = store.path.info.node
+    assert isinstance(root, DirectoryNode)
+    top = dict(store.directories.directories[root.digest])
+    below, file = top[b"bin"], top[b"data"]
+    assert isinstance(below, DirectoryNode) and isinstance(file, FileNode)
+    (_, tool), *_ = store.directories.directories[below.digest]
+    assert isinstance(tool, FileNode)
+    digest = {"root": root, "directory below": below, "file": file, "file below": tool}[lost].digest
+    gone = store.directories.directories.pop(digest, None) or store.blobs.blobs.pop(digest, None)
+    assert gone is not None
+    info = replace(store.path.info, store_path=StorePath(b"\1" * 20, "another"))
+    answer = await client.call(method, encode_path_info(info))
     assert answer.status is StatusCode.FAILED_PRECONDITION
-    assert str(store.path.info.node.digest) in answer.details
+    assert str(digest) in answer.details and "put it first, or again" in answer.details
+    assert await store.path_infos.get(b"\1" * 20) is None
 
 
 @BOTH

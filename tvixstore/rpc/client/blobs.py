@@ -49,7 +49,8 @@ _MOST: Final = 256 << 10
 # Digests that are asked of in one call, and bytes of small blobs that are put in one.
 _ASKED: Final = 2000
 _CALL: Final = 8 << 20
-_OVERHEAD: Final = 64
+# Counted for each blob beside its bytes, so that the digests of a call fit into its reply.
+_OVERHEAD: Final = 96
 # Chunks whose lists are remembered, some 200 bytes each.
 _LISTED: Final = 100_000
 

@@ -7,10 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
+from grpclib.const import Status
+
 from tvixstore.blob import BlobService, Chunk
 from tvixstore.castore import Digest, FileNode
 from tvixstore.rpc.messages import StatBlob
-from tvixstore.rpc.server.refusals import absent
+from tvixstore.rpc.server.refusals import Refusal, absent
 from tvixstore.streams import ByteStream
 
 # Of one message of a stream of bytes, at most.
@@ -20,6 +22,8 @@ _BATCH: Final = 1 << 20
 _OVERHEAD: Final = 64
 # Of a chunk in a list of chunks, at most: tags, lengths, the digest, the size.
 _CHUNK_BYTES: Final = 48
+# Of a digest in a list of digests: tag, length, the digest.
+_DIGEST_BYTES: Final = 34
 
 
 async def pieces(stream: ByteStream) -> AsyncGenerator[bytes, None]:
@@ -69,8 +73,15 @@ class BlobHandlers:
         return [data for data in await self.blobs.at_hand(files) if data is not None]
 
     async def put_many(self, batches: AsyncGenerator[Sequence[bytes], None]) -> Sequence[Digest]:
+        # Empty blobs cost their sender two bytes each, and us a digest until the call is over.
+        most = self.message_bytes // _DIGEST_BYTES
         digests: list[Digest] = []
         async for batch in batches:
+            if len(digests) + len(batch) > most:
+                raise Refusal(
+                    Status.RESOURCE_EXHAUSTED,
+                    f"more blobs than one reply can name: put at most {most} in a call",
+                )
             digests += await self.blobs.put_many(batch)
         return digests
 

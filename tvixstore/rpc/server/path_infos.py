@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from grpclib.const import Status
 
-from tvixstore.castore import Digest, DirectoryNode, FileNode, Node
+from tvixstore.castore import Node
 from tvixstore.errors import Incomplete, InvalidData, Untrusted
 from tvixstore.explain import found
 from tvixstore.nar import NarIdentities, NarIdentity
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import PathInfo, PathInfoService
 from tvixstore.rpc.server.refusals import Refusal, absent
+from tvixstore.rpc.server.whole import look_for_all
 from tvixstore.tree import Content
 
 
@@ -37,11 +38,14 @@ class PathInfoHandlers:
 
     async def _put(self, info: PathInfo) -> PathInfo:
         try:
-            await self._look_for_root(info.node)
+            if await self.nars.known(info.node) is not None:
+                # Nothing is read for what is remembered, and since then anything may have gone.
+                await look_for_all(self.content, info.node)
             nar = await self.nars.of(info.node)
         except Incomplete as error:
             raise Refusal(
-                Status.FAILED_PRECONDITION, f"{info.store_path}: its content is not here: {error}"
+                Status.FAILED_PRECONDITION,
+                f"{info.store_path}: its content is not here, put it first, or again: {error}",
             ) from error
         if nar != NarIdentity(info.nar_size, info.nar_sha256):
             raise InvalidData(
@@ -65,15 +69,3 @@ class PathInfoHandlers:
         async with aclosing(self.path_infos.list()) as infos:
             async for info in infos:
                 yield info
-
-    async def _look_for_root(self, node: Node) -> None:
-        """Raises `Incomplete` if it is absent: what its NAR is may be known all the same."""
-        match node:
-            case FileNode(digest) if not await self.content.blobs.has(digest):
-                raise _missing("blob", digest)
-            case DirectoryNode(digest) if await self.content.directories.get(digest) is None:
-                raise _missing("Directory", digest)
-
-
-def _missing(what: str, digest: Digest) -> Incomplete:
-    return Incomplete(f"{what} {digest} is missing", digest.raw)
