@@ -14,9 +14,10 @@ from tests.rpc.support import serving
 from tvixstore.access import Access
 from tvixstore.castore import Digest
 from tvixstore.castore.message import bytes_field
-from tvixstore.rpc import Limits, methods
+from tvixstore.rpc import methods
 from tvixstore.rpc.client import GrpcBlobService
 from tvixstore.rpc.messages import BLOB_BATCH, BLOB_DIGESTS
+from tvixstore.rpc.server import Limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

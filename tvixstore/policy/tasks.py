@@ -34,20 +34,19 @@ async def outwait(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Waits until all of `tasks` are over. An error that nobody looks at afterwards counts as seen.
 
     The caller being cancelled does not shorten the wait, and is not forgotten: it is raised then.
+    What the tasks' callbacks do is done as well, so the loop has its turn whatever is over already.
     """
     left = set(tasks)
     cancelled: asyncio.CancelledError | None = None
-    while True:
-        for task in [task for task in left if task.done()]:
-            left.discard(task)
-            if not task.cancelled():
-                task.exception()
-        if not left:
-            break
+    while left:
         try:
             await asyncio.wait(left)
         except asyncio.CancelledError as error:
             cancelled = error
+        for task in [task for task in left if task.done()]:
+            left.discard(task)
+            if not task.cancelled():
+                task.exception()
     if cancelled is not None:
         raise cancelled
 
