@@ -11,6 +11,7 @@ from tests.http.support import Store
 from tests.rpc.client.support import front, in_memory
 from tests.rpc.raw import RawClient, framed, raw_client
 from tests.rpc.support import serving
+from tests.rpc.test_server import EMPTY, STAT
 from tvixstore.access import Access
 from tvixstore.castore import Digest
 from tvixstore.castore.message import bytes_field
@@ -67,6 +68,29 @@ async def test_who_sends_blobs_for_ever_is_refused_once_no_reply_could_name_them
         call = await client.ended(number)
         assert call.status is Status.RESOURCE_EXHAUSTED
         assert "at most 10 in a call" in call.headers["grpc-message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [(PUT, b"\x0a\0"), (LACKING, b"\x78\0"), (STAT, b"\x78\0")]
+)
+async def test_a_message_of_countless_tiny_fields_is_refused_and_holds_nobody_up(
+    client: RawClient, path: str, field: bytes
+) -> None:
+    # It takes a tenth of a second to take apart; read where it came in, it would be refused first.
+    number = client.begin(path)
+    await client.send_all(number, framed(field * 125_001))
+    assert (await client.call(STAT, EMPTY)).status is Status.OK
+    assert client.calls[number].status is None
+    call = await client.ended(number)
+    assert call.status is Status.INVALID_ARGUMENT
+    assert "has more than 125000 fields" in call.headers["grpc-message"]
+
+
+async def test_a_message_of_bytes_with_much_beside_them_is_refused(client: RawClient) -> None:
+    for method in (methods.PUT_BLOB, methods.PUT_BLOBS):
+        field = b"\x78\0" * 17
+        call = await client.call(method.path(), field)
+        assert (call.status is Status.OK) is (method is methods.PUT_BLOBS)
 
 
 async def test_as_many_blobs_as_a_reply_can_name_are_taken() -> None:

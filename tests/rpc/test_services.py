@@ -254,7 +254,8 @@ async def test_a_path_info_whose_content_went_is_a_failed_precondition(
     assert isinstance(below, DirectoryNode) and isinstance(file, FileNode)
     (_, tool), *_ = store.directories.directories[below.digest]
     assert isinstance(tool, FileNode)
-    digest = {"root": root, "directory below": below, "file": file, "file below": tool}[lost].digest
+    digests = {"root": root.digest, "directory below": below.digest}
+    digest = {**digests, "file": file.digest, "file below": tool.digest}[lost]
     gone = store.directories.directories.pop(digest, None) or store.blobs.blobs.pop(digest, None)
     assert gone is not None
     info = replace(store.path.info, store_path=StorePath(b"\1" * 20, "another"))

@@ -40,6 +40,8 @@ Compression = Literal["auto", "none"]
 
 # Of short blobs that are stored together, what goes into one commit.
 BATCH_BYTES = 8 << 20
+# What a blob costs, however short it is, as much as so many bytes.
+_EACH = 64
 
 
 class LocalBlobService(BlobService):
@@ -179,7 +181,7 @@ class LocalBlobService(BlobService):
         return digests + await self._put_short(batch)
 
     async def _put_short(self, blobs: list[bytes]) -> list[Digest]:
-        if sum(map(len, blobs)) <= IN_LOOP_BYTES:
+        if sum(map(len, blobs)) + _EACH * len(blobs) <= IN_LOOP_BYTES:
             chunks = self._encode(blobs)
         else:
             chunks = await self._pools.background.run(self._encode, blobs)

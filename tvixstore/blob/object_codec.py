@@ -50,7 +50,9 @@ def decode_stat(blob: Digest, data: bytes) -> list[Entry]:
     """The chunks in a StatBlobResponse. Raises `CorruptData` where it cannot be of `blob`."""
     where = f"chunk list of {blob}"
     try:
-        metas = [Message(meta, where) for meta in Message(data, where).repeated(2, "chunks")]
+        # Of a huge blob there may be more chunks than fit into a message over the wire.
+        listed = Message(data, where, most=len(data)).repeated(2, "chunks")
+        metas = [Message(meta, where) for meta in listed]
         entries = [
             (meta.exactly(1, "digest", DIGEST_BYTES), meta.number(2, "size")) for meta in metas
         ]

@@ -15,6 +15,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _MAX_VARINT_BYTES = 10
 _MAX_FIELD = 2**29 - 1
+# Fields of one message: 4 MiB of digests have fewer. Each takes two bytes of whoever sends it, and
+# a hundred, and microseconds, of whoever reads it.
+_MOST_FIELDS = 125_000
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
@@ -32,14 +35,18 @@ def number_field(number: int, value: int) -> bytes:
 
 
 class Message:
-    """The fields of one message; `where` names it in errors."""
+    """The fields of one message, at most `most`; `where` names it in errors."""
 
-    def __init__(self, data: bytes, where: str) -> None:
+    def __init__(self, data: bytes, where: str, most: int = _MOST_FIELDS) -> None:
         self._where = where
         self._data = data
         self._at = 0
         self._fields: dict[int, list[int | bytes]] = {}
+        left = most
         while self._at < len(data):
+            left -= 1
+            if left < 0:
+                raise InvalidData(f"{where}: has more than {most} fields")
             tag = self._take_varint()
             if not 0 < tag >> 3 <= _MAX_FIELD:
                 raise InvalidData(f"{where}: field number {tag >> 3} before byte {self._at}")

@@ -140,12 +140,15 @@ class _Job:
     async def _importer(self, on_progress: OnProgress) -> AsyncIterator[Importer]:
         from tvixstore.cli.clients import open_client
         from tvixstore.filesystem import Importer
+        from tvixstore.rpc.codec import MAX_MESSAGE_BYTES
 
         async with open_client(self._place, self._credentials) as client:
             # A composition says itself how it wants Directories.
-            sizes = self._sizes if client.composition is None else client.store.sizes
+            remote = client.composition is None
+            sizes = self._sizes if remote else client.store.sizes
             yield Importer(
-                *(client.content, client.store.path_infos, client.pools, sizes, on_progress)
+                *(client.content, client.store.path_infos, client.pools, sizes, on_progress),
+                directory_bytes=MAX_MESSAGE_BYTES if remote else None,
             )
 
     def _print(self) -> None:

@@ -71,7 +71,11 @@ async def _until_signalled(command: Callable[[], Awaitable[int]]) -> int:
     task = asyncio.ensure_future(command())
     signals = (signal.SIGINT, signal.SIGTERM)
 
+    interrupted = False
+
     def signalled() -> None:
+        nonlocal interrupted
+        interrupted = True
         task.cancel()
         for number in signals:
             loop.remove_signal_handler(number)
@@ -81,10 +85,11 @@ async def _until_signalled(command: Callable[[], Awaitable[int]]) -> int:
         loop.add_signal_handler(number, signalled)
     try:
         return await task
-    except StoreError as error:
-        say(error)
-        return exit_code(error)
-    except asyncio.CancelledError:
+    except (StoreError, asyncio.CancelledError) as error:
+        # What breaks once it is cancelled, as a call does that was just being made, says no more.
+        if isinstance(error, StoreError) and not interrupted:
+            say(error)
+            return exit_code(error)
         typer.echo(f"{PROGRAM}: interrupted", err=True)
         return INTERRUPTED
     finally:

@@ -57,7 +57,8 @@ def nobody(_: TreeProgress) -> None:
 class Importer:
     """Imports trees into `content` and `path_infos`, several at a time if called so.
 
-    `sizes` is the rule by which Directories state theirs.
+    `sizes` is the rule by which Directories state theirs; of more than `directory_bytes` the store
+    takes none.
     """
 
     content: Content
@@ -65,6 +66,7 @@ class Importer:
     pools: Pools
     sizes: SizeRule = SizeRule.DOCUMENTED
     on_progress: OnProgress = nobody
+    directory_bytes: int | None = None
     _slots: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_AT_ONCE), init=False, repr=False
     )
@@ -87,7 +89,7 @@ class Importer:
             return await self._add(place, name, flat=flat)
 
     async def _add(self, place: bytes, name: str, *, flat: bool) -> PathInfo:
-        reading = TreeReading(place, self.sizes, flat=flat)
+        reading = TreeReading(place, self.sizes, flat=flat, most=self.directory_bytes)
         importing = _Import(self, reading)
         try:
             async with asyncio.TaskGroup() as group:

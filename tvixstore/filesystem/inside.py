@@ -11,8 +11,9 @@ from typing import Final, TypeAlias
 
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, Node, SymlinkNode
 from tvixstore.directory.closure import checked_closure
-from tvixstore.errors import AbsentPath, Incomplete, InvalidData
+from tvixstore.errors import AbsentPath, CorruptData, Incomplete, InvalidData
 from tvixstore.nar import render
+from tvixstore.nar.sizes import check_level
 from tvixstore.nix import STORE_DIR, StorePath
 from tvixstore.pathinfo import PathInfo, PathInfoService
 from tvixstore.streams import ByteStream
@@ -126,7 +127,8 @@ class TreeReader:
         stream = await self.content.blobs.open_read(node.digest, offset, length, node.size)
         if stream is None:
             raise Incomplete(f"{inside}: blob {node.digest} is missing", node.digest.raw)
-        return stream
+        left = max(0, node.size - offset)
+        return _Exactly(stream, left if length is None else min(left, length), inside)
 
     async def open_nar(self, inside: Inside) -> ByteStream:
         """The NAR of a path as it becomes available, or of what is inside of one."""
@@ -147,6 +149,33 @@ class TreeReader:
         return directory
 
 
+class _Exactly(ByteStream):
+    """`left` bytes of a file: a Directory may say another size than its blob has."""
+
+    def __init__(self, stream: ByteStream, left: int, inside: Inside) -> None:
+        self._stream = stream
+        self._left = left
+        self._inside = inside
+
+    async def __anext__(self) -> bytes:
+        try:
+            part = await self._stream.__anext__()
+        except StopAsyncIteration:
+            if self._left:
+                raise self._error() from None
+            raise
+        self._left -= len(part)
+        if self._left < 0:
+            raise self._error()
+        return part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def _error(self) -> CorruptData:
+        return CorruptData(f"{self._inside}: its blob is not as many bytes long as its file says")
+
+
 async def closure_of(content: Content, root: Digest) -> dict[Digest, Directory]:
     """All Directories from `root` on, verified. Raises `Incomplete`."""
     closure: dict[Digest, Directory] = {}
@@ -162,6 +191,7 @@ def walk_closure(closure: Mapping[Digest, Directory], root: Digest) -> Iterator[
     """Everything below `root`, each folder before what it holds, in the order of a NAR.
 
     One by one: a few Directories, each of them twice in the next, are more than memory can hold.
+    Raises `InvalidData` where a tree is deeper than a NAR can be.
     """
     stack = [(b"", iter(closure[root].entries))]
     while stack:
@@ -173,6 +203,7 @@ def walk_closure(closure: Mapping[Digest, Directory], root: Digest) -> Iterator[
         name, node = entry
         yield above + name, node
         if isinstance(node, DirectoryNode):
+            check_level(len(stack) + 1)
             stack.append((above + name + b"/", iter(closure[node.digest].entries)))
 
 

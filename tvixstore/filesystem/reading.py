@@ -26,7 +26,7 @@ from tvixstore.castore import (
 )
 from tvixstore.errors import TreeError
 from tvixstore.filesystem.nar_digest import NarDigest
-from tvixstore.filesystem.walk import Event, File, LargeFile, Signature, walk
+from tvixstore.filesystem.walk import Event, File, LargeFile, Signature, too_many, walk
 from tvixstore.nar import CloseDirectory, NarIdentity, OpenDirectory, Symlink
 
 # A batch is full at so many nodes, or bytes of small files.
@@ -53,13 +53,17 @@ class TreeReading:
     """Reads what is at `path`. For one thread at a time; to be closed.
 
     With `flat` it has to be a file, the contents of which are hashed on the way too. It counts as
-    not executable then: the address does not say, and a path is to have one NAR.
+    not executable then: the address does not say, and a path is to have one NAR. A folder whose
+    Directory is larger than `most` bytes is refused.
     """
 
-    def __init__(self, path: bytes, sizes: SizeRule, *, flat: bool = False) -> None:
+    def __init__(
+        self, path: bytes, sizes: SizeRule, *, flat: bool = False, most: int | None = None
+    ) -> None:
         self.path = path
         self._sizes = sizes
-        self._events = walk(path)
+        self._most = most
+        self._events = walk(path, most)
         self._nar = NarDigest()
         self._flat = hashlib.sha256() if flat else None
         # The directories that are open, each with its name. The first is none: its entry is the
@@ -153,6 +157,9 @@ class TreeReading:
     def _close_directory(self, batch: Batch) -> None:
         name, entries = self._open.pop()
         directory = Directory(tuple(entries))
+        if self._most is not None and len(directory.wire) > self._most:
+            above = [each for each, _ in self._open if each]
+            raise too_many(b"/".join([self.path, *above, name]), len(entries), self._most)
         self._enter(name, DirectoryNode(directory.digest, self._sizes.size_of(directory)))
         batch.directories.append(directory)
 

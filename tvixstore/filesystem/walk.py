@@ -33,6 +33,9 @@ _KINDS: Final = {
     stat.S_IFCHR: "a character device",
 }
 
+# What an entry takes in a Directory, beside its name: a digest, tags and lengths.
+_LEAST: Final = {stat.S_IFREG: 38, stat.S_IFDIR: 38, stat.S_IFLNK: 7}
+
 # What stays the same of a file that nobody changes.
 Signature: TypeAlias = tuple[int, int, int, int, int, int]
 
@@ -86,11 +89,11 @@ Event: TypeAlias = OpenDirectory | CloseDirectory | Symlink | File | LargeFile
 _CLOSED: Final = CloseDirectory()
 
 
-def walk(path: bytes) -> Generator[Event, None, None]:
+def walk(path: bytes, most: int | None = None) -> Generator[Event, None, None]:
     """What is at `path`, and below it, as events; whoever stops early closes the generator.
 
     Raises `TreeError`, which names the file, for what no NAR can hold, or cannot be read, or
-    changes meanwhile.
+    changes meanwhile; and for a folder whose Directory is sure to take more than `most` bytes.
     """
     opened: list[_OpenDirectory] = []
     try:
@@ -98,7 +101,7 @@ def walk(path: bytes) -> Generator[Event, None, None]:
         if not stat.S_ISDIR(kind):
             yield from _leaf(kind, b"", path, path, None)
             return
-        opened.append(_OpenDirectory(path, path, None))
+        opened.append(_OpenDirectory(path, path, None, most))
         yield OpenDirectory(b"")
         while opened:
             directory = opened[-1]
@@ -112,7 +115,7 @@ def walk(path: bytes) -> Generator[Event, None, None]:
             if len(opened) >= MAX_LEVELS:
                 raise TreeError(inside, f"is below {MAX_LEVELS} levels, more than a NAR can have")
             if kind == stat.S_IFDIR:
-                opened.append(_OpenDirectory(inside, name, directory.descriptor))
+                opened.append(_OpenDirectory(inside, name, directory.descriptor, most))
                 yield OpenDirectory(name)
             elif kind == stat.S_IFREG:
                 # The most frequent by far, and so without another generator.
@@ -131,7 +134,7 @@ def walk(path: bytes) -> Generator[Event, None, None]:
 class _OpenDirectory:
     """A directory that is being read: `names` are those to come, the next one last."""
 
-    def __init__(self, path: bytes, name: bytes, parent: int | None) -> None:
+    def __init__(self, path: bytes, name: bytes, parent: int | None, most: int | None) -> None:
         self.path = path
         try:
             self.descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)
@@ -144,6 +147,10 @@ class _OpenDirectory:
         except OSError as error:
             os.close(self.descriptor)
             raise unreadable(path, error) from error
+        if most is not None and sum(_LEAST.get(kind, 0) + len(n) for kind, n in self.names) > most:
+            # Before anything of it is read, and sent.
+            os.close(self.descriptor)
+            raise too_many(path, len(self.names), most)
         self.names.sort(key=lambda each: each[1], reverse=True)
 
     def check(self) -> None:
@@ -254,6 +261,14 @@ def _unopened(path: bytes, error: OSError) -> TreeError:
     if error.errno in _SWAPPED:
         return TreeError(path, _CHANGED)
     return unreadable(path, error)
+
+
+def too_many(path: bytes, entries: int, most: int) -> TreeError:
+    return TreeError(
+        path,
+        f"is a folder of {entries} entries, which make a Directory above the {most} bytes that the "
+        "store takes: split it, or import it on a composition",
+    )
 
 
 def unreadable(path: bytes, error: OSError) -> TreeError:

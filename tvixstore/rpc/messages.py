@@ -42,6 +42,8 @@ Value = TypeVar("Value")
 
 PATH_HASH_BYTES: Final = 20
 SHA256_BYTES: Final = 32
+# Of a message that is read where it came in, however long it is: one that is known, and then some.
+_DATA_FIELDS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Form(Generic[Value]):
     encode: Callable[[Value], bytes]
     decode: Callable[[bytes], Value]
     # Whether decoding takes longer the more bytes there are, and so belongs in a thread.
-    costly: bool = False
+    costly: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ def _data_form(name: str) -> Form[bytes]:
     return Form(
         name,
         lambda data: _data(1, data),
-        lambda data: Message(data, name).optional(1, "data") or b"",
+        lambda data: Message(data, name, _DATA_FIELDS).optional(1, "data") or b"",
+        costly=False,
     )
 
 
@@ -271,17 +274,17 @@ def _decode_open_nar(data: bytes) -> OpenNar:
 
 
 STAT_BLOB = Form("StatBlobRequest", _encode_stat, _decode_stat)
-BLOB_CHUNKS = Form("StatBlobResponse", _encode_chunks, _decode_chunks, costly=True)
+BLOB_CHUNKS = Form("StatBlobResponse", _encode_chunks, _decode_chunks)
 READ_BLOB = _digest_form("ReadBlobRequest")
 BLOB_DATA = _data_form("BlobChunk")
 BLOB_DIGEST = _digest_form("PutBlobResponse")
 GET_DIRECTORY = Form("GetDirectoryRequest", _encode_get_directory, _decode_get_directory)
-DIRECTORY: Form[Directory] = Form("Directory", encode_directory, decode_directory, costly=True)
+DIRECTORY: Form[Directory] = Form("Directory", encode_directory, decode_directory)
 ROOT_DIGEST = _digest_form("PutDirectoryResponse", "root_digest")
 PATH_HASH: Form[bytes] = Form(
     "GetPathInfoRequest", lambda path_hash: bytes_field(1, path_hash), _decode_path_hash
 )
-PATH_INFO: Form[PathInfo] = Form("PathInfo", encode_path_info, decode_path_info, costly=True)
+PATH_INFO: Form[PathInfo] = Form("PathInfo", encode_path_info, decode_path_info)
 ROOT: Form[Node] = Form("Node", encode_node, _decode_root)
 NAR_IDENTITY = Form("CalculateNARResponse", _encode_identity, _decode_identity)
 NOTHING: Form[None] = Form("ListPathInfoRequest", lambda _: b"", _decode_nothing)
@@ -289,10 +292,6 @@ DESCRIBE = Form("DescribeRequest", _encode_describe, _decode_describe)
 DESCRIPTION: Form[Description] = Form("Description", _encode_description, _decode_description)
 OPEN_NAR = Form("OpenNarRequest", _encode_open_nar, _decode_open_nar)
 NAR_DATA = _data_form("NarChunk")
-BLOB_DIGESTS: Form[Sequence[Digest]] = Form(
-    "BlobDigests", _encode_digests, _decode_digests, costly=True
-)
-SMALL_BLOBS: Form[Sequence[FileNode]] = Form(
-    "SmallBlobs", _encode_small, _decode_small, costly=True
-)
+BLOB_DIGESTS: Form[Sequence[Digest]] = Form("BlobDigests", _encode_digests, _decode_digests)
+SMALL_BLOBS: Form[Sequence[FileNode]] = Form("SmallBlobs", _encode_small, _decode_small)
 BLOB_BATCH: Form[Sequence[bytes]] = Form("BlobBatch", _encode_blobs, _decode_blobs)

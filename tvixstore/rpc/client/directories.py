@@ -17,6 +17,7 @@ from tvixstore.errors import CorruptData, Incomplete, InvalidData, Unavailable
 from tvixstore.log import Logger
 from tvixstore.rpc.client.peer import Peer
 from tvixstore.rpc.client.together import AT_ONCE, together
+from tvixstore.rpc.codec import MAX_MESSAGE_BYTES
 from tvixstore.rpc.messages import GetDirectory
 from tvixstore.rpc.methods import GET_DIRECTORY, PUT_DIRECTORY
 
@@ -133,6 +134,13 @@ class GrpcDirectoryService(DirectoryService):
         return fetched
 
     async def _send(self, closure: Sequence[Directory]) -> None:
+        for each in closure:
+            if len(each.wire) > MAX_MESSAGE_BYTES:
+                raise InvalidData(
+                    f"{self._peer.name} takes messages of {MAX_MESSAGE_BYTES} bytes at most, "
+                    f"and Directory {each.digest}, of {len(each.entries)} entries, has "
+                    f"{len(each.wire)}"
+                )
         digest = await self._peer.tell(PUT_DIRECTORY, closure, patient=True)
         if digest != closure[-1].digest:
             raise CorruptData(
