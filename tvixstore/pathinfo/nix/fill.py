@@ -22,6 +22,7 @@ from tvixstore.kv.files import FULL
 from tvixstore.log import Logger
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Download, Gone
+from tvixstore.policy.elsewhere import is_elsewhere
 from tvixstore.policy.limit import Permits
 from tvixstore.policy.outage import Outage
 from tvixstore.policy.spool import Spool
@@ -77,11 +78,14 @@ class Fill:
         # What is told of it, in a trace that all who follow it take in.
         name = job.source.upstream.name
         self.step = shared(Label(name, "download"), "download")
+        # Wakes those who wait for the content: it is decided, or has come into doubt.
+        self._news = asyncio.Event()
         self.spool = Spool(
             table.directory,
             table.pools.files,
             on_idle=self.check_idle,
             on_pass=self._will_not_keep,
+            on_doubt=self._news.set,
         )
         self._table = table
         self._download = Download(
@@ -96,7 +100,7 @@ class Fill:
         self._into: dict[tuple[PathInfoService, StorePath], Description] = {}
         self._not_kept = "the store takes no more; free some space or raise max_size"
         # Whether it is known that the content is in, or will not be.
-        self._decided = asyncio.Event()
+        self._decided = False
         self._waiting = 0
         # Of the content that came in, for those who wait for it.
         self._hold: Hold | None = None
@@ -110,7 +114,7 @@ class Fill:
 
     def put_into(self, service: PathInfoService | None, description: Description) -> None:
         """Has the path info put into `service` when the content is in."""
-        if service is not None and not self._decided.is_set():
+        if service is not None and not self._decided:
             self._into[service, description.store_path] = description
 
     def measured(self) -> tuple[int, int | None, int]:
@@ -125,11 +129,12 @@ class Fill:
         return joined
 
     async def content(self) -> Node:
-        """Waits until the content is in, and returns its root; raises what went wrong."""
+        """Waits until the content is in, and returns its root; raises what went wrong, or
+        `Doubted` where something did and the caller has somebody else to turn to (`elsewhere`)."""
         self._waiting += 1
         try:
             with following(self.work, joined=self.is_joined()):
-                await self._decided.wait()
+                await self._decision()
             if self.node is not None:
                 # Whoever waited for it is going to refer to it.
                 await self.job.content.take(self.node)
@@ -142,6 +147,18 @@ class Fill:
         if self.error is not None:
             raise self.error
         raise StorageFull(f"{self._where} could not be kept: {self._not_kept}")
+
+    async def _decision(self) -> None:
+        patient = not is_elsewhere()
+        while not self._decided:
+            if self.spool.doubt is not None and not patient:
+                raise self.spool.doubt
+            self._news.clear()
+            await self._news.wait()
+
+    def _decide(self) -> None:
+        self._decided = True
+        self._news.set()
 
     def check_idle(self) -> None:
         """Starts or stops the clock for a download that nobody follows."""
@@ -164,13 +181,13 @@ class Fill:
 
     def _let_go(self) -> None:
         """Holds the content no longer than until all who waited for it hold it themselves."""
-        if self._hold is not None and not self._waiting and self._decided.is_set():
+        if self._hold is not None and not self._waiting and self._decided:
             self._hold.release()
 
     def _will_not_keep(self) -> None:
         """The spool only passes. Who waits for the content does not read, and so would wait, with
         the download, for readers that there may be none of."""
-        self._decided.set()
+        self._decide()
         self.check_idle()
         if self.work.phase == "downloading":
             self.work.enter("passing")
@@ -206,7 +223,7 @@ class Fill:
             self._table.metrics.fills.labels(outcome).inc()
             self._end(outcome)
             self._tell_of_end(outcome)
-            self._decided.set()
+            self._decide()
             self._let_go()
             await self.spool.release()
 
@@ -307,7 +324,7 @@ class Fill:
             self.error = Unavailable(f"{self._where}: the download was stopped")
             self.spool.fail(self.error)
             self._end("cancelled")
-            self._decided.set()
+            self._decide()
         if self.step.ended is None:
             self._tell_of_end("cancelled")
 
