@@ -6,7 +6,6 @@ fails, every answer is exact.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from tests.blob.conformance import noise
 from tests.blob.scripted import Scripted, chunks_of
 from tests.support import virtual_clock
+from tests.support.crowd import crowd
 from tvixstore.blob import (
     BlobService,
     CachedBlobService,
@@ -218,23 +218,11 @@ async def run_at_once(seed: int, depth: int) -> None:
     world = World(random.Random(seed), stack, pools)
     try:
         async with stack:
-            await crowd(world, world.build(depth))
+            service = world.build(depth)
+            await crowd(world.random, lambda: read_or_fail(world, service))
     finally:
         pools.close()
     assert [leaf.open_streams for leaf in world.leaves] == [0] * len(world.leaves)
-
-
-async def crowd(world: World, service: BlobService) -> None:
-    for _ in range(3):
-        readers = [asyncio.create_task(read_or_fail(world, service)) for _ in range(4)]
-        for reader in readers[: world.random.randint(0, 3)]:
-            for _ in range(world.random.randint(0, 30)):
-                await asyncio.sleep(0)
-            await asyncio.sleep(world.random.choice([0, 0, 0.1, 3.05]))
-            reader.cancel()
-        for outcome in await asyncio.gather(*readers, return_exceptions=True):
-            if outcome is not None and not isinstance(outcome, asyncio.CancelledError):
-                raise outcome
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3))

@@ -17,7 +17,6 @@ from tvixstore.errors import ConfigError, Skipped, Unavailable
 
 HASH = bytes(20)
 NARINFO = f"/{'0' * 32}.narinfo"
-QUICK = 'timeout = "5s"'
 
 
 def config_of(folder: Path, *lines: str) -> Config:

@@ -11,6 +11,7 @@ import pytest
 from tests.compose.building import building
 from tests.compose.test_long import MEMORY, long
 from tests.pathinfo.samples import STRANGER, TRUSTED, Sample, Tree, add, memory_content
+from tests.support.served import served
 from tvixstore.castore import DirectoryNode
 from tvixstore.compose import Kind, load_text
 from tvixstore.compose.composition import Composition
@@ -18,7 +19,6 @@ from tvixstore.compose.graph import KINDS
 from tvixstore.errors import ReadOnly, Unavailable
 from tvixstore.nar import NarIdentity, render
 from tvixstore.nix import SecretKey
-from tvixstore.rpc.server import GrpcFront, serve
 
 ALL_TYPES = Path(__file__).with_name("long.toml").read_text()
 LOCAL = "\n".join(MEMORY.values()).replace('"memory"', '"local"\npath = "./state"')
@@ -78,19 +78,8 @@ async def test_a_peer_that_is_waited_for_has_to_be_there(tmp_path: Path) -> None
 async def office(folder: Path) -> AsyncIterator[tuple[Composition, str]]:
     """Another daemon, and its URL."""
     config = load_text(LOCAL, "office.toml", folder, {})
-    async with await Composition.open(config) as composition:
-        front = GrpcFront(
-            composition.path_infos,
-            composition.content,
-            composition.nars,
-            composition.metrics,
-            composition.pools,
-        )
-        server = await serve(front, "127.0.0.1:0", 1.0)
-        try:
-            yield composition, f"grpc+http://{server.addresses[0]}"
-        finally:
-            await server.aclose()
+    async with served(config) as (composition, address):
+        yield composition, f"grpc+http://{address}"
 
 
 async def put(at: Composition, name: str, key: SecretKey = TRUSTED) -> Sample:

@@ -6,7 +6,6 @@ whole, and never absent what somebody has.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing, suppress
@@ -20,6 +19,7 @@ from tests.directory.samples import CLOSURE, EMPTY, LEAF, OTHER, ROOT
 from tests.directory.scripted import Scripted, closure_of
 from tests.directory.test_cached import long_closure
 from tests.support import virtual_clock
+from tests.support.crowd import crowd
 from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory import (
     CachedDirectoryService,
@@ -215,21 +215,9 @@ async def run_at_once(seed: int, depth: int) -> None:
     stack = AsyncExitStack()
     world = World(random.Random(seed), stack)
     async with stack:
-        await crowd(world, world.build(depth))
+        service = world.build(depth)
+        await crowd(world.random, lambda: read_or_fail(world, service))
     assert [leaf.open_closures for leaf in world.leaves] == [0] * len(world.leaves)
-
-
-async def crowd(world: World, service: DirectoryService) -> None:
-    for _ in range(3):
-        readers = [asyncio.create_task(read_or_fail(world, service)) for _ in range(4)]
-        for reader in readers[: world.random.randint(0, 3)]:
-            for _ in range(world.random.randint(0, 30)):
-                await asyncio.sleep(0)
-            await asyncio.sleep(world.random.choice([0, 0, 0.1, 3.05]))
-            reader.cancel()
-        for outcome in await asyncio.gather(*readers, return_exceptions=True):
-            if outcome is not None and not isinstance(outcome, asyncio.CancelledError):
-                raise outcome
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3))

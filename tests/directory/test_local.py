@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
 from tests.directory.samples import CLOSURE, LEAF, OTHER, ROOT
+from tests.support.gated_table import GatedTable
 from tvixstore.castore import Digest
 from tvixstore.directory import LocalDirectoryService
 from tvixstore.errors import CorruptData, StorageFull
-from tvixstore.kv import Change, MemoryKeyValue
-
-
-class Table(MemoryKeyValue):
-    """Counts what it is asked, and can be made to wait, or to be full."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads: list[bytes] = []
-        self.applied: list[list[Change]] = []
-        self.full = False
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.waiting = asyncio.Event()
-
-    async def get(self, key: bytes) -> bytes | None:
-        self.reads.append(key)
-        value = await super().get(key)
-        if not self.gate.is_set():
-            self.waiting.set()
-            await self.gate.wait()
-        return value
-
-    async def apply(self, changes: Sequence[Change]) -> None:
-        if self.full:
-            raise StorageFull("no room")
-        self.applied.append(list(changes))
-        await super().apply(changes)
-
 
 NOT_CANONICAL = b"\x0a\x00"
 
@@ -48,7 +19,7 @@ NOT_CANONICAL = b"\x0a\x00"
 async def test_a_row_that_hashes_to_something_else_is_corrupt_once_and_then_gone(
     row: bytes,
 ) -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalDirectoryService(table)
     await table.apply([(LEAF.digest.raw, row)])
     with pytest.raises(CorruptData):
@@ -58,7 +29,7 @@ async def test_a_row_that_hashes_to_something_else_is_corrupt_once_and_then_gone
 
 
 async def test_a_row_that_is_no_directory_is_corrupt_even_under_its_own_digest() -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalDirectoryService(table)
     digest = Digest.of(NOT_CANONICAL)
     await table.apply([(digest.raw, NOT_CANONICAL)])
@@ -68,7 +39,7 @@ async def test_a_row_that_is_no_directory_is_corrupt_even_under_its_own_digest()
 
 
 async def test_a_corrupt_row_is_kept_if_a_put_may_have_mended_it_meanwhile() -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalDirectoryService(table, cached_entries=0)
     await table.apply([(LEAF.digest.raw, b"rotten")])
     table.gate.clear()
@@ -82,7 +53,7 @@ async def test_a_corrupt_row_is_kept_if_a_put_may_have_mended_it_meanwhile() -> 
 
 
 async def test_a_put_mends_a_corrupt_row() -> None:
-    table = Table()
+    table = GatedTable()
     await table.apply([(LEAF.digest.raw, b"rotten")])
     service = LocalDirectoryService(table, cached_entries=0)
     await service.put(LEAF)
@@ -90,13 +61,13 @@ async def test_a_put_mends_a_corrupt_row() -> None:
 
 
 async def test_several_directories_are_one_change_of_the_table() -> None:
-    table = Table()
+    table = GatedTable()
     await LocalDirectoryService(table).put_many(CLOSURE)
     assert table.applied == [[(each.digest.raw, each.wire) for each in CLOSURE]]
 
 
 async def test_a_closure_is_one_change_of_the_table() -> None:
-    table = Table()
+    table = GatedTable()
     async with await LocalDirectoryService(table).put_closure() as putter:
         for each in CLOSURE:
             await putter.put(each)
@@ -105,7 +76,7 @@ async def test_a_closure_is_one_change_of_the_table() -> None:
 
 
 async def test_a_full_table_says_so_and_nothing_counts_as_stored() -> None:
-    table = Table()
+    table = GatedTable()
     table.full = True
     service = LocalDirectoryService(table)
     with pytest.raises(StorageFull):
@@ -114,7 +85,7 @@ async def test_a_full_table_says_so_and_nothing_counts_as_stored() -> None:
 
 
 async def test_a_decoded_directory_is_not_read_again() -> None:
-    table = Table()
+    table = GatedTable()
     await LocalDirectoryService(table).put_many(CLOSURE)
     service = LocalDirectoryService(table)
     first = await service.get(ROOT.digest)
@@ -125,7 +96,7 @@ async def test_a_decoded_directory_is_not_read_again() -> None:
 
 
 async def test_decoded_directories_are_bounded_by_their_entries() -> None:
-    table = Table()
+    table = GatedTable()
     # Room for one of them only: each weighs an entry more than it has.
     service = LocalDirectoryService(table, cached_entries=len(LEAF.entries) + 1)
     await service.put_many([LEAF, OTHER])

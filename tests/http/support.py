@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.support.dialling import dial
 from tvixstore.blob import MemoryBlobService
 from tvixstore.castore import Directory, DirectoryNode, FileNode, SymlinkNode, encode_node
 from tvixstore.directory import MemoryDirectoryService
@@ -287,11 +288,7 @@ class Client:
 
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[Client]:
-    if address.startswith("unix:"):
-        reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
-    else:
-        host, port = address.rsplit(":", 1)
-        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    reader, writer = await dial(address)
     client = Client(reader, writer)
     try:
         yield client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,8 @@ from tests.http.support import (
     front_of,
     serving,
 )
-from tvixstore.access import Access, Right, parse_tokens
+from tests.support.credentials import CREDENTIALS, TOKENS
+from tvixstore.access import Access, Right
 from tvixstore.errors import Unavailable
 from tvixstore.http import HttpFront, UpstreamStatus
 from tvixstore.http.routes import ROUTES, Route, find
@@ -29,19 +29,6 @@ if TYPE_CHECKING:
 
     from tests.http.support import Client, Reply
 
-TOKENS = parse_tokens(
-    "r read\nw write\na admin\nrw read,write\nold read,write,admin expires=2000-01-01T00:00:00Z\n",
-    "tokens",
-)
-CREDENTIALS: dict[str, tuple[str | None, set[Right]]] = {
-    "none": (None, set()),
-    "wrong": ("Bearer x", set()),
-    "expired": ("Bearer old", set()),
-    "read": ("Bearer r", {"read"}),
-    "write": ("Bearer w", {"write"}),
-    "admin": ("Bearer a", {"admin"}),
-    "by netrc": ("Basic " + base64.b64encode(b"somebody:rw").decode(), {"read", "write"}),
-}
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH")
 # What is free needs a reason: somebody who watches, and has no token.
 FREE = {"healthz", "readyz"}

@@ -18,6 +18,7 @@ from tests.http.support import (
 )
 from tvixstore.http import routes
 from tvixstore.http.answers import Answer
+from tvixstore.http.call import Call
 from tvixstore.nix import nixbase32
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def test_what_lasts_as_long_as_its_client_likes_holds_up_nothing(
 ) -> None:
     events = ScriptedStream(b"one", asyncio.Event())
 
-    async def answer(call: routes.Call, wanted: None) -> Answer:
+    async def answer(call: Call, wanted: None) -> Answer:
         return Answer(200, "present", {}, stream=events, length=None, endless=True)
 
     rows = [routes._row("events", r"/events()", routes._parse_nothing, answer)]

@@ -22,13 +22,12 @@ from tests.compose.test_load import KEY
 from tests.library.stores import LOCAL, content_of, put
 from tests.pathinfo.samples import TRUSTED, Sample, store_path
 from tests.support.caches import files_of, make_path
+from tests.support.served import served
 from tests.support.upstream_server import Reply, UpstreamServer
 from tvixstore.compose import load_text
-from tvixstore.compose.composition import Composition
 from tvixstore.errors import StoreError
 from tvixstore.library import Store
 from tvixstore.nar import render
-from tvixstore.rpc.server import GrpcFront, serve
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LAPTOP = (EXAMPLES / "laptop-over-office" / "compose.toml").read_text()
@@ -169,23 +168,9 @@ async def test_a_program_says_what_it_waits_for(
 async def office(folder: Path) -> AsyncIterator[tuple[Store, str]]:
     """The office's store, and where its daemon answers."""
     config = load_text(LOCAL, "office.toml", folder)
-    async with await Composition.open(config) as composition:
-        front = GrpcFront(
-            composition.path_infos,
-            composition.content,
-            composition.nars,
-            composition.metrics,
-            composition.pools,
-        )
-        server = await serve(front, "127.0.0.1:0", 1.0)
-        try:
-            content = composition.content
-            yield (
-                Store(content.blobs, content.directories, composition.path_infos),
-                server.addresses[0],
-            )
-        finally:
-            await server.aclose()
+    async with served(config) as (composition, address):
+        content = composition.content
+        yield Store(content.blobs, content.directories, composition.path_infos), address
 
 
 def laptop(address: str, world: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from tests.pathinfo.samples import STRANGER, Sample, add, memory_content, signed, store_path
+from tests.support.gated_table import GatedTable
 from tvixstore.errors import CorruptData, StorageFull
-from tvixstore.kv import Change, MemoryKeyValue
+from tvixstore.kv import MemoryKeyValue
 from tvixstore.pathinfo import LocalPathInfoService, local
 from tvixstore.pathinfo.access import LastAccess
 from tvixstore.pathinfo.codec import encode_record
@@ -19,37 +20,12 @@ from tvixstore.pathinfo.codec import encode_record
 HOUR = 3600
 
 
-class Table(MemoryKeyValue):
-    """Counts its writes; can be full, and can hold reads back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.applied: list[list[Change]] = []
-        self.full = False
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.waiting = asyncio.Event()
-
-    async def get(self, key: bytes) -> bytes | None:
-        value = await super().get(key)
-        if not self.gate.is_set():
-            self.waiting.set()
-            await self.gate.wait()
-        return value
-
-    async def apply(self, changes: Sequence[Change]) -> None:
-        if self.full:
-            raise StorageFull("no room")
-        self.applied.append(list(changes))
-        await super().apply(changes)
-
-
 async def hello() -> Sample:
     return await add(memory_content(), "hello", b"hello")
 
 
 async def test_the_same_object_comes_back_while_its_row_stays_the_same() -> None:
-    service = LocalPathInfoService(Table())
+    service = LocalPathInfoService(GatedTable())
     sample = await hello()
     stored = await service.put(sample.info)
     assert await service.get(sample.key) is stored
@@ -61,7 +37,7 @@ async def test_the_same_object_comes_back_while_its_row_stays_the_same() -> None
 
 
 async def test_a_put_that_changes_nothing_writes_nothing() -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalPathInfoService(table)
     sample = await hello()
     await service.put(signed(sample.info, STRANGER))
@@ -70,7 +46,7 @@ async def test_a_put_that_changes_nothing_writes_nothing() -> None:
 
 
 async def test_what_another_service_wrote_to_the_table_is_seen_at_once() -> None:
-    table = Table()
+    table = GatedTable()
     one, other = LocalPathInfoService(table), LocalPathInfoService(table)
     sample = await hello()
     await one.put(sample.info)
@@ -80,7 +56,7 @@ async def test_what_another_service_wrote_to_the_table_is_seen_at_once() -> None
 
 
 async def test_a_full_table_says_so_and_nothing_counts_as_stored() -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalPathInfoService(table)
     sample = await hello()
     table.full = True
@@ -99,7 +75,7 @@ async def bad_rows() -> list[bytes]:
 
 @pytest.mark.parametrize("number", range(4))
 async def test_a_bad_row_is_corrupt_once_and_then_gone(number: int) -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalPathInfoService(table)
     sample = await hello()
     await table.apply([(sample.key, (await bad_rows())[number])])
@@ -110,7 +86,7 @@ async def test_a_bad_row_is_corrupt_once_and_then_gone(number: int) -> None:
 
 
 async def test_a_put_mends_a_bad_row() -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalPathInfoService(table)
     sample = await hello()
     await table.apply([(sample.key, b"rotten")])
@@ -119,7 +95,7 @@ async def test_a_put_mends_a_bad_row() -> None:
 
 
 async def test_a_bad_row_is_kept_if_a_put_mended_it_meanwhile() -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalPathInfoService(table)
     sample = await hello()
     await table.apply([(sample.key, b"rotten")])
@@ -135,7 +111,7 @@ async def test_a_bad_row_is_kept_if_a_put_mended_it_meanwhile() -> None:
 
 
 async def test_a_bad_row_hides_no_other_from_the_list() -> None:
-    table = Table()
+    table = GatedTable()
     service = LocalPathInfoService(table)
     infos = [(await add(memory_content(), f"path-{n}", b"x")).info for n in range(5)]
     for info in infos:
@@ -169,7 +145,7 @@ KEY = store_path("hello").hash
 
 
 async def test_a_read_is_recorded_and_survives_a_restart() -> None:
-    table, clock = Table(), Clock()
+    table, clock = GatedTable(), Clock()
     async with last_access(table, clock) as access:
         assert await access.get(KEY) is None
         access.record(KEY)
@@ -181,7 +157,7 @@ async def test_a_read_is_recorded_and_survives_a_restart() -> None:
 
 
 async def test_a_path_is_recorded_once_an_hour() -> None:
-    table, clock = Table(), Clock()
+    table, clock = GatedTable(), Clock()
     async with last_access(table, clock) as access:
         access.record(KEY)
         clock.now += HOUR - 1
@@ -193,7 +169,7 @@ async def test_a_path_is_recorded_once_an_hour() -> None:
 
 
 async def test_a_clock_that_was_set_back_is_believed() -> None:
-    table, clock = Table(), Clock()
+    table, clock = GatedTable(), Clock()
     async with last_access(table, clock) as access:
         access.record(KEY)
         clock.now -= 24 * HOUR
@@ -202,8 +178,8 @@ async def test_a_clock_that_was_set_back_is_believed() -> None:
 
 
 async def test_lookups_and_puts_are_recorded_and_listing_is_not() -> None:
-    access = Table()
-    service = LocalPathInfoService(Table(), access=LastAccess(access))
+    access = GatedTable()
+    service = LocalPathInfoService(GatedTable(), access=LastAccess(access))
     names = ["put", "got", "listed", "absent"]
     put, got, only_listed, absent = [await add(memory_content(), name, b"x") for name in names]
     quiet = LocalPathInfoService(service.table)
@@ -218,9 +194,9 @@ async def test_lookups_and_puts_are_recorded_and_listing_is_not() -> None:
 
 
 async def test_reads_go_on_when_they_cannot_be_recorded() -> None:
-    access = Table()
+    access = GatedTable()
     access.full = True
-    service = LocalPathInfoService(Table(), access=LastAccess(access))
+    service = LocalPathInfoService(GatedTable(), access=LastAccess(access))
     sample = await hello()
     stored = await service.put(replace(sample.info))
     await service.aclose()

@@ -20,6 +20,8 @@ from h2.events import (
     TrailersReceived,
 )
 
+from tests.support.dialling import dial
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -167,11 +169,7 @@ class RawClient:
 
 @asynccontextmanager
 async def raw_client(address: str) -> AsyncIterator[RawClient]:
-    if address.startswith("unix:"):
-        reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
-    else:
-        host, port = address.rsplit(":", 1)
-        reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await dial(address)
     client = RawClient(reader, writer)
     client.h2.initiate_connection()
     client.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,7 +16,8 @@ from tests.rpc.raw import framed, raw_client
 from tests.rpc.support import Served, front_over, serving
 from tests.rpc.test_server import EMPTY, GET, STAT, WANTED, ScopedPaths
 from tests.support.certificates import Authority, make_authority
-from tvixstore.access import Access, Right, parse_tokens, read_certificate
+from tests.support.credentials import CREDENTIALS, TOKENS
+from tvixstore.access import Access, Right, read_certificate
 from tvixstore.rpc import Limits
 from tvixstore.rpc.server import services
 from tvixstore.rpc.server.dispatch import Dispatcher, Row
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
 # grpcio keeps threads and files for the process.
 pytestmark = pytest.mark.may_leave("threads", "files")
 
-TOKENS = parse_tokens(
-    "r read\nw write\na admin\nrw read,write\nold read,write,admin expires=2000-01-01T00:00:00Z\n",
-    "tokens",
-)
-CREDENTIALS: dict[str, tuple[str | None, set[Right]]] = {
-    "none": (None, set()),
-    "wrong": ("Bearer x", set()),
-    "expired": ("Bearer old", set()),
-    "read": ("Bearer r", {"read"}),
-    "write": ("Bearer w", {"write"}),
-    "admin": ("Bearer a", {"admin"}),
-    "by netrc": ("Basic " + base64.b64encode(b"somebody:rw").decode(), {"read", "write"}),
-}
 REFUSED = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED}
 FREE = {"health.v1.Health"}
 CHANGING = ("Put",)

@@ -1,13 +1,10 @@
-"""What a reader waits for: asked by whoever calls, answered by whoever makes him wait.
+"""What a reader waits for, told to whoever asks.
 
     with watching(show, every=0.5):
         info = await store.path_infos.get(path_hash)
 
 `show` is called with a `Progress` for each thing that the calls inside wait for: when they begin
 to, at each change of its phase, every so often meanwhile, and when it is over.
-
-The context says on whose behalf something is waited for. Work that several callers share runs in a
-context of its own; it has `Waits`, which those who wait for it join.
 """
 
 from __future__ import annotations
@@ -17,12 +14,11 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
+from tvixstore.activity.waits import WAITS, Waits
 from tvixstore.activity.work import ENDS, Phase, Work
-from tvixstore.errors import StoreError
 from tvixstore.log import Logger, redact
 
 # Seconds; more often would cost more than it tells.
@@ -60,170 +56,6 @@ class Progress:
     def over(self) -> bool:
         """Whether this is the last that is heard of it."""
         return self.phase in ENDS
-
-
-@dataclass(slots=True)
-class _Held:
-    """How often one piece of work is waited for, and whether it was found under way."""
-
-    count: int
-    joined: bool
-
-
-class Waits:
-    """What is waited for on behalf of those who have joined."""
-
-    __slots__ = ("_above", "_works")
-
-    def __init__(self) -> None:
-        self._works: dict[Work, _Held] = {}
-        self._above: list[tuple[Waits, bool]] = []
-
-    def begin(self, work: Work, *, joined: bool) -> None:
-        held = self._works.get(work)
-        if held is not None:
-            held.count += 1
-        else:
-            self._works[work] = _Held(1, joined)
-            self._added(work, joined=joined)
-        for above, late in self._above:
-            above.begin(work, joined=joined or late)
-
-    def end(self, work: Work) -> None:
-        held = self._works.get(work)
-        if held is not None:
-            held.count -= 1
-            if not held.count:
-                del self._works[work]
-                self._removed(work)
-        for above, _ in self._above:
-            above.end(work)
-
-    @contextmanager
-    def joined_by(self, above: Waits | None, *, late: bool) -> Iterator[None]:
-        """`above` waits for all of it meanwhile; `late` if it was under way before."""
-        if above is None:
-            yield
-            return
-        entry = (above, late)
-        self._above.append(entry)
-        for work, held in self._works.items():
-            for _ in range(held.count):
-                above.begin(work, joined=held.joined or late)
-        try:
-            yield
-        finally:
-            self._above.remove(entry)
-            for work, held in self._works.items():
-                for _ in range(held.count):
-                    above.end(work)
-
-    def inside(self, context: contextvars.Context) -> contextvars.Context:
-        """`context`, in which everything is waited for on behalf of those who have joined."""
-        context.run(_waits.set, self)
-        return context
-
-    def _added(self, work: Work, *, joined: bool) -> None:
-        """For whoever tells of it."""
-
-    def _removed(self, work: Work) -> None:
-        """For whoever tells of it."""
-
-
-_waits: ContextVar[Waits | None] = ContextVar("waits", default=None)
-
-
-def waited_for() -> Waits | None:
-    """On whose behalf the running code works; `None` if nobody watches."""
-    return _waits.get()
-
-
-class Following:
-    """Some callers waiting for one piece of work, until `close`."""
-
-    __slots__ = ("_waits", "_work")
-
-    def __init__(self, waits: Waits, work: Work, *, joined: bool) -> None:
-        self._waits: Waits | None = waits
-        self._work = work
-        waits.begin(work, joined=joined)
-
-    def close(self) -> None:
-        waits, self._waits = self._waits, None
-        if waits is not None:
-            waits.end(self._work)
-
-
-def follow(work: Work, *, joined: bool) -> Following | None:
-    """From now on the caller waits for `work`; `None` if nobody watches that."""
-    waits = _waits.get()
-    return None if waits is None else Following(waits, work, joined=joined)
-
-
-@contextmanager
-def following(work: Work, *, joined: bool) -> Iterator[None]:
-    """The caller waits for `work` inside."""
-    follows = follow(work, joined=joined)
-    try:
-        yield
-    finally:
-        if follows is not None:
-            follows.close()
-
-
-class Waiting:
-    """The caller waits inside for something that nobody else does; an error is its end.
-
-    Costs a look at the context where nobody watches.
-    """
-
-    __slots__ = ("_follows", "_of", "_work")
-
-    def __init__(
-        self,
-        kind: str,
-        what: object,
-        source: str,
-        phase: Phase = "asking",
-        reason: str | None = None,
-    ) -> None:
-        self._of = kind, what, source, phase, reason
-        self._work: Work | None = None
-        self._follows: Following | None = None
-
-    def __enter__(self) -> Self:
-        waits = _waits.get()
-        if waits is not None:
-            kind, what, source, phase, reason = self._of
-            self._work = Work(kind, str(what), source, phase=phase)
-            self._work.reason = reason
-            self._follows = Following(waits, self._work, joined=False)
-        return self
-
-    def absent(self) -> None:
-        """What was asked for is not there."""
-        if self._work is not None:
-            self._work.enter("absent")
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._work is None or self._follows is None:
-            return
-        if error is None:
-            self._work.enter("done")
-        elif isinstance(error, StoreError | OSError):
-            self._work.enter("failed", str(error))
-        else:
-            self._work.enter("cancelled")
-        self._follows.close()
-
-
-def note(kind: str, source: str, phase: Phase, reason: str) -> None:
-    """Tells whoever watches of something that is over in the same moment."""
-    if (waits := _waits.get()) is not None:
-        work = Work(kind, "", source)
-        work.enter(phase, reason)
-        waits.begin(work, joined=False)
-        waits.end(work)
 
 
 class _Watcher(Waits):
@@ -336,11 +168,11 @@ class _Watcher(Waits):
 def watching(callback: Callable[[Progress], None], every: float = 0.5) -> Iterator[None]:
     """Has `callback` told of what the calls inside wait for; see `tvixstore.progress`."""
     watcher = _Watcher(callback, every)
-    outer = _waits.get()
-    token = _waits.set(watcher)
+    outer = WAITS.get()
+    token = WAITS.set(watcher)
     try:
         with watcher.joined_by(outer, late=False):
             yield
     finally:
-        _waits.reset(token)
+        WAITS.reset(token)
         watcher.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tvixstore.blob.service import BlobService, BlobWriter
 from tvixstore.blob.watched import WatchedWriter
@@ -12,14 +13,14 @@ from tvixstore.castore import Digest
 from tvixstore.errors import StoreError
 from tvixstore.policy.negative import Absences, Arrivals
 
+Told: TypeAlias = Absences[Digest] | Arrivals[Digest]
+
 # No store cuts smaller chunks.
 _NOT_CUT = 2 << 10
 
 
 async def tell_of(
-    service: BlobService,
-    blobs: Sequence[tuple[Digest, int | None]],
-    told: Absences[Digest] | Arrivals[Digest],
+    service: BlobService, blobs: Sequence[tuple[Digest, int | None]], told: Told
 ) -> None:
     """Tells `told` that `blobs`, by digest and size if that is known, were put into `service`.
 
@@ -40,6 +41,31 @@ async def tell_of(
     tell(come)
 
 
+async def open_write_telling(
+    service: BlobService, boundaries: Sequence[int] | None, told: Told
+) -> BlobWriter:
+    """A writer into `service`, what is committed to which `told` hears of."""
+
+    async def committed(digest: Digest) -> None:
+        await tell_of(service, [(digest, None)], told)
+
+    writer = await service.open_write(boundaries)
+    return WatchedWriter(writer, on_commit=committed, on_doubt=told.forget)
+
+
+async def put_telling(service: BlobService, blobs: Sequence[bytes], told: Told) -> list[Digest]:
+    """Puts `blobs` into `service`, of which `told` hears."""
+    try:
+        digests = await service.put_many(blobs)
+    except BaseException:
+        # They may have arrived all the same, with chunks that nobody has listed.
+        told.forget()
+        raise
+    sizes = map(len, blobs)
+    await tell_of(service, list(zip(digests, sizes, strict=True)), told)
+    return digests
+
+
 @dataclass(eq=False)
 class AnnouncingBlobService(BlobWrapper):
     """Has `arrivals` tell everybody of what is put into `inner`, or may have been."""
@@ -47,22 +73,10 @@ class AnnouncingBlobService(BlobWrapper):
     arrivals: Arrivals[Digest]
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
-        async def committed(digest: Digest) -> None:
-            await tell_of(self.inner, [(digest, None)], self.arrivals)
-
-        writer = await self.inner.open_write(boundaries)
-        return WatchedWriter(writer, on_commit=committed, on_doubt=self.arrivals.forget)
+        return await open_write_telling(self.inner, boundaries, self.arrivals)
 
     async def put(self, data: bytes) -> Digest:
         return (await self.put_many([data]))[0]
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
-        try:
-            digests = await self.inner.put_many(blobs)
-        except BaseException:
-            # They may have arrived all the same, with chunks that nobody has listed.
-            self.arrivals.forget()
-            raise
-        sizes = map(len, blobs)
-        await tell_of(self.inner, list(zip(digests, sizes, strict=True)), self.arrivals)
-        return digests
+        return await put_telling(self.inner, blobs, self.arrivals)

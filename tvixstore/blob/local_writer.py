@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from tvixstore.blob.breaking import BreakingWriter
 from tvixstore.blob.chunk_codec import StoredForm, encode_chunk
-from tvixstore.blob.service import BlobWriter
 from tvixstore.blob.staging import Staging, to_the_end
 from tvixstore.castore import EMPTY_DIGEST, Digest
-from tvixstore.errors import Unsupported
 from tvixstore.kv import step
 from tvixstore.policy.tasks import end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tvixstore.blob.chunk_list import Entry
     from tvixstore.blob.chunk_lists import ChunkLists
     from tvixstore.blob.chunking import Cutter
@@ -31,10 +28,11 @@ SLICE_BYTES = 2 << 20
 IN_LOOP_BYTES = 32 << 10
 
 
-class LocalBlobWriter(BlobWriter):
+class LocalBlobWriter(BreakingWriter):
     def __init__(
         self, staging: Staging, lists: ChunkLists, cutter: Cutter, pools: Pools, *, compress: bool
     ) -> None:
+        super().__init__()
         self._staging = staging
         self._lists = lists
         self._cutter = cutter
@@ -47,8 +45,6 @@ class LocalBlobWriter(BlobWriter):
         self._storing: asyncio.Task[None] | None = None
         self._hasher = blake3()
         self._entries: list[Entry] = []
-        self._digest: Digest | None = None
-        self._broken = False
 
     async def write(self, data: bytes) -> None:
         with self._breaking():
@@ -82,17 +78,6 @@ class LocalBlobWriter(BlobWriter):
                 stack.push_async_callback(self._staging.discard)
                 stack.push_async_callback(lambda: _end(self._storing))
                 stack.push_async_callback(lambda: _end(self._cutting))
-
-    @contextlib.contextmanager
-    def _breaking(self) -> Iterator[None]:
-        """After an error, or a cancellation, nobody can say how much was taken: no way on."""
-        if self._broken or self._digest is not None:
-            raise Unsupported("this blob writer is closed, or failed before")
-        try:
-            yield
-        except BaseException:
-            self._broken = True
-            raise
 
     async def _all_cut(self) -> None:
         """Waits for the slice that is being cut, and raises what became of it."""

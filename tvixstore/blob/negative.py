@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tvixstore.blob.arrivals import tell_of
+from tvixstore.blob.arrivals import open_write_telling, put_telling
 from tvixstore.blob.service import BlobWriter, Chunk
-from tvixstore.blob.watched import WatchedWriter
 from tvixstore.blob.wrapper import BlobWrapper
 from tvixstore.castore import Digest
 from tvixstore.policy.negative import Absences
@@ -45,22 +44,10 @@ class NegativeBlobService(BlobWrapper):
         return await self.absences.ask(digest, lambda: self.inner.read(digest, size))
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
-        async def committed(digest: Digest) -> None:
-            await tell_of(self.inner, [(digest, None)], self.absences)
-
-        writer = await self.inner.open_write(boundaries)
-        return WatchedWriter(writer, on_commit=committed, on_doubt=self.absences.forget)
+        return await open_write_telling(self.inner, boundaries, self.absences)
 
     async def put(self, data: bytes) -> Digest:
         return (await self.put_many([data]))[0]
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
-        try:
-            digests = await self.inner.put_many(blobs)
-        except BaseException:
-            # They may have arrived all the same, with chunks that nobody has listed.
-            self.absences.forget()
-            raise
-        sizes = map(len, blobs)
-        await tell_of(self.inner, list(zip(digests, sizes, strict=True)), self.absences)
-        return digests
+        return await put_telling(self.inner, blobs, self.absences)

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from tvixstore.blob.breaking import BreakingWriter
 from tvixstore.blob.bucket import together
-from tvixstore.blob.object_codec import (
-    blob_key,
-    chunk_key,
-    encode_chunk_object,
-    encode_stat,
-)
-from tvixstore.blob.service import BlobWriter
+from tvixstore.blob.object_codec import blob_key, chunk_key, encode_chunk_object, encode_stat
 from tvixstore.blob.staging import to_the_end
 from tvixstore.castore import EMPTY_DIGEST, Digest
-from tvixstore.errors import Unsupported
 
 if TYPE_CHECKING:
     from tvixstore.blob.chunk_list import Entry
@@ -29,16 +21,15 @@ if TYPE_CHECKING:
 SLICE_BYTES = 4 << 20
 
 
-class ObjectWriter(BlobWriter):
+class ObjectWriter(BreakingWriter):
     def __init__(self, service: ObjectStoreBlobService, cutter: Cutter) -> None:
+        super().__init__()
         self._service = service
         self._cutter = cutter
         self._parts: list[bytes] = []
         self._waiting = 0
         self._hasher = blake3()
         self._entries: list[Entry] = []
-        self._digest: Digest | None = None
-        self._broken = False
 
     async def write(self, data: bytes) -> None:
         with self._breaking():
@@ -61,17 +52,6 @@ class ObjectWriter(BlobWriter):
         if self._digest is None:
             self._broken = True
             self._parts.clear()
-
-    @contextlib.contextmanager
-    def _breaking(self) -> Iterator[None]:
-        """After an error, or a cancellation, nobody can say how much was taken: no way on."""
-        if self._broken or self._digest is not None:
-            raise Unsupported("this blob writer is closed, or failed before")
-        try:
-            yield
-        except BaseException:
-            self._broken = True
-            raise
 
     async def _store(self, *, last: bool) -> None:
         parts, self._parts, self._waiting = self._parts, [], 0

@@ -15,7 +15,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, MutableMapping
-from types import TracebackType
 from typing import Self
 
 from tvixstore.errors import ConfigError
@@ -85,12 +84,7 @@ class Notifier:
             self._socket.setblocking(False)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._pinging is not None:
             await end([self._pinging])
         if self._socket is not None:

@@ -7,7 +7,7 @@ whoever owns that, never by what wraps it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from tvixstore.compose.health import UpstreamHealth
 from tvixstore.compose.make_blobs import BLOB_MAKERS
 from tvixstore.compose.make_directories import DIRECTORY_MAKERS
 from tvixstore.compose.make_path_infos import PATH_INFO_MAKERS
+from tvixstore.compose.making import Makers
 from tvixstore.compose.names import Names
 from tvixstore.compose.nodes import (
     BreakerNode,
@@ -68,7 +69,6 @@ from tvixstore.rpc.client import Peer
 from tvixstore.tree import Content
 
 Service = TypeVar("Service")
-Makers = Mapping[type[Node], Callable[["Builder", str, Any], Service]]
 
 _POLICIES = (
     TimeoutNode,
@@ -97,6 +97,14 @@ class Arriving:
         self.blobs: Arrivals[Digest] = Arrivals()
         self.directories: Arrivals[Digest] = Arrivals()
         self.path_infos: Arrivals[bytes] = Arrivals()
+
+    def of(self, kind: Kind) -> Arrivals[Any]:
+        arrivals: dict[Kind, Arrivals[Any]] = {
+            "blobs": self.blobs,
+            "directories": self.directories,
+            "path_infos": self.path_infos,
+        }
+        return arrivals[kind]
 
     def forget(self, path_hashes: Collection[bytes] = ()) -> int:
         """Has everybody who remembers that something was absent forget it; how much that was.
@@ -146,9 +154,6 @@ class Builder(Assembly):
         # Peers that are to be there from the start.
         self.connecting: list[Peer] = []
         self.arriving = arriving or Arriving()
-        self.blobs_arriving = self.arriving.blobs
-        self.directories_arriving = self.arriving.directories
-        self.path_infos_arriving = self.arriving.path_infos
         self.blobs: Names[BlobService] = Names(
             "blobservices", graph.blobs, self._blobs, config.name
         )
@@ -193,7 +198,7 @@ class Builder(Assembly):
             if isinstance(node, _ELSEWHERE):
                 service = MeteredBlobService(service, self.metrics.node("blob", name))
             if isinstance(node, _LEAVES) and self._remembers_absence("blobs"):
-                return AnnouncingBlobService(service, self.blobs_arriving)
+                return AnnouncingBlobService(service, self.arriving.blobs)
             return service
 
         return self.node("blobs", name, node, make)
@@ -204,7 +209,7 @@ class Builder(Assembly):
             if isinstance(node, _ELSEWHERE):
                 service = MeteredDirectoryService(service, self.metrics.node("directory", name))
             if isinstance(node, _LEAVES) and self._remembers_absence("directories"):
-                return AnnouncingDirectoryService(service, self.directories_arriving)
+                return AnnouncingDirectoryService(service, self.arriving.directories)
             return service
 
         return self.node("directories", name, node, make)
@@ -218,7 +223,7 @@ class Builder(Assembly):
         # Nobody puts into a binary cache.
         takes_puts = isinstance(node, _LEAVES) and not isinstance(node, NixNode)
         if takes_puts and self._remembers_absence("path_infos"):
-            service = AnnouncingPathInfoService(service, self.path_infos_arriving)
+            service = AnnouncingPathInfoService(service, self.arriving.path_infos)
         label = Label(name, node.type)
         # Everything together is `root` to whoever reads metrics, whatever is on top of it; a root
         # that is a leaf is counted as one, and not twice.

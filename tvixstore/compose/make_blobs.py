@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tvixstore.blob import BlobService, LocalBlobService, MemoryBlobService
 from tvixstore.blob.breaker import BreakerBlobService
@@ -23,6 +22,7 @@ from tvixstore.blob.timeout import TimeoutBlobService
 from tvixstore.blob.verify import VerifyBlobService
 from tvixstore.compose.make_grpc import grpc_blobs
 from tvixstore.compose.make_policies import (
+    absences_of,
     breaker_of,
     chaos_of,
     hedging_of,
@@ -31,6 +31,7 @@ from tvixstore.compose.make_policies import (
     retry_of,
     timeout_of,
 )
+from tvixstore.compose.making import Makers, Making
 from tvixstore.compose.model import Store
 from tvixstore.compose.nodes import (
     BreakerNode,
@@ -43,7 +44,6 @@ from tvixstore.compose.nodes import (
     MemoryNode,
     MirrorNode,
     NegativeNode,
-    Node,
     NothingNode,
     ObjectStoreNode,
     RaceNode,
@@ -53,14 +53,9 @@ from tvixstore.compose.nodes import (
     TimeoutNode,
     VerifyNode,
 )
-from tvixstore.policy.negative import Absences
 
 if TYPE_CHECKING:
     from tvixstore.compose.build import Builder
-
-
-def _memory(builder: Builder, name: str, node: MemoryNode) -> BlobService:
-    return MemoryBlobService()
 
 
 def _local(builder: Builder, name: str, node: LocalNode) -> BlobService:
@@ -111,89 +106,37 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> BlobService:
     return service
 
 
-def _race(builder: Builder, name: str, node: RaceNode) -> BlobService:
-    members = [builder.blobs(member) for member in node.members]
-    return RacingBlobService(members, node.members, hedging_of(builder, "blobs", name, node))
-
-
-def _fallback(builder: Builder, name: str, node: FallbackNode) -> BlobService:
-    return FallbackBlobService([builder.blobs(member) for member in node.members], node.members)
-
-
-def _verify(builder: Builder, name: str, node: VerifyNode) -> BlobService:
-    return VerifyBlobService(builder.blobs(node.inner))
-
-
-def _readonly(builder: Builder, name: str, node: ReadOnlyNode) -> BlobService:
-    return ReadOnlyBlobService(builder.blobs(node.inner))
-
-
-def _timeout(builder: Builder, name: str, node: TimeoutNode) -> BlobService:
-    return TimeoutBlobService(builder.blobs(node.inner), timeout_of(builder, "blobs", node))
-
-
-def _retry(builder: Builder, name: str, node: RetryNode) -> BlobService:
-    return RetryBlobService(builder.blobs(node.inner), retry_of(name, node))
-
-
-def _breaker(builder: Builder, name: str, node: BreakerNode) -> BlobService:
-    return BreakerBlobService(builder.blobs(node.inner), breaker_of(builder, "blobs", name, node))
-
-
-def _negative(builder: Builder, name: str, node: NegativeNode) -> BlobService:
-    service = NegativeBlobService(builder.blobs(node.inner), Absences(node.ttl, node.capacity))
-    builder.blobs_arriving.subscribe(service.absences)
-    builder.closing_services.callback(builder.blobs_arriving.unsubscribe, service.absences)
-    return service
-
-
-def _limit(builder: Builder, name: str, node: LimitNode) -> BlobService:
-    return LimitBlobService(builder.blobs(node.inner), limit_of(builder, "blobs", name, node))
-
-
-def _mirror(builder: Builder, name: str, node: MirrorNode) -> BlobService:
-    service = MirrorBlobService(
-        [builder.blobs(member) for member in node.members],
-        node.members,
-        node.enough(),
-        node.repair,
-        builder.metrics.repairs_of("blob", name),
-    )
-    builder.closing_services.push_async_callback(service.aclose)
-    return service
-
-
 def _shard(builder: Builder, name: str, node: ShardNode) -> BlobService:
     members = [builder.blobs(member) for member in node.members]
-    return ShardBlobService(members, node.members, placement_of(node), builder.spool, builder.pools)
+    return ShardBlobService(
+        members,
+        node.members,
+        placement_of(builder, "blobs", name, node),
+        builder.spool,
+        builder.pools,
+    )
 
 
-def _chaos(builder: Builder, name: str, node: ChaosNode) -> BlobService:
-    return ChaosBlobService(builder.blobs(node.inner), chaos_of("blobs", name, node))
+_making: Making[BlobService] = Making("blobs", "blob", lambda builder: builder.blobs)
 
-
-def _nothing(builder: Builder, name: str, node: NothingNode) -> BlobService:
-    return NoBlobs()
-
-
-# One row a node type; the node that a maker gets is of that type.
-BLOB_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], BlobService]] = {
-    MemoryNode: _memory,
+# One row a node type.
+BLOB_MAKERS: Makers[BlobService] = {
+    MemoryNode: _making.alone(MemoryBlobService),
     LocalNode: _local,
     ObjectStoreNode: _objectstore,
     GrpcNode: grpc_blobs,
     CacheNode: _cache,
-    RaceNode: _race,
-    FallbackNode: _fallback,
-    VerifyNode: _verify,
-    ReadOnlyNode: _readonly,
-    TimeoutNode: _timeout,
-    RetryNode: _retry,
-    BreakerNode: _breaker,
-    NegativeNode: _negative,
-    LimitNode: _limit,
-    MirrorNode: _mirror,
+    RaceNode: _making.among_by(RacingBlobService, hedging_of),
+    FallbackNode: _making.among(FallbackBlobService),
+    VerifyNode: _making.around(VerifyBlobService),
+    ReadOnlyNode: _making.around(ReadOnlyBlobService),
+    TimeoutNode: _making.around_by(TimeoutBlobService, timeout_of),
+    RetryNode: _making.around_by(RetryBlobService, retry_of),
+    BreakerNode: _making.around_by(BreakerBlobService, breaker_of),
+    NegativeNode: _making.around_by(NegativeBlobService, absences_of),
+    LimitNode: _making.around_by(LimitBlobService, limit_of),
+    MirrorNode: _making.mirror(MirrorBlobService),
     ShardNode: _shard,
-    ChaosNode: _chaos,
-    NothingNode: _nothing,
+    ChaosNode: _making.around_by(ChaosBlobService, chaos_of),
+    NothingNode: _making.alone(NoBlobs),
 }

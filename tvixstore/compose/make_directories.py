@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tvixstore.compose.make_grpc import grpc_directories
 from tvixstore.compose.make_policies import (
+    absences_of,
     breaker_of,
     chaos_of,
     hedging_of,
@@ -15,6 +15,7 @@ from tvixstore.compose.make_policies import (
     retry_of,
     timeout_of,
 )
+from tvixstore.compose.making import Makers, Making
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
@@ -26,7 +27,6 @@ from tvixstore.compose.nodes import (
     MemoryNode,
     MirrorNode,
     NegativeNode,
-    Node,
     NothingNode,
     RaceNode,
     ReadOnlyNode,
@@ -50,14 +50,9 @@ from tvixstore.directory.retry import RetryDirectoryService
 from tvixstore.directory.shard import ShardDirectoryService
 from tvixstore.directory.timeout import TimeoutDirectoryService
 from tvixstore.directory.verify import VerifyDirectoryService
-from tvixstore.policy.negative import Absences
 
 if TYPE_CHECKING:
     from tvixstore.compose.build import Builder
-
-
-def _memory(builder: Builder, name: str, node: MemoryNode) -> DirectoryService:
-    return MemoryDirectoryService()
 
 
 def _local(builder: Builder, name: str, node: LocalNode) -> DirectoryService:
@@ -83,97 +78,27 @@ def _cache(builder: Builder, name: str, node: CacheNode) -> DirectoryService:
     return service
 
 
-def _race(builder: Builder, name: str, node: RaceNode) -> DirectoryService:
-    members = [builder.directories(member) for member in node.members]
-    return RacingDirectoryService(
-        members, node.members, hedging_of(builder, "directories", name, node)
-    )
+_making: Making[DirectoryService] = Making(
+    "directories", "directory", lambda builder: builder.directories
+)
 
-
-def _fallback(builder: Builder, name: str, node: FallbackNode) -> DirectoryService:
-    members = [builder.directories(member) for member in node.members]
-    return FallbackDirectoryService(members, node.members)
-
-
-def _verify(builder: Builder, name: str, node: VerifyNode) -> DirectoryService:
-    return VerifyDirectoryService(builder.directories(node.inner))
-
-
-def _readonly(builder: Builder, name: str, node: ReadOnlyNode) -> DirectoryService:
-    return ReadOnlyDirectoryService(builder.directories(node.inner))
-
-
-def _timeout(builder: Builder, name: str, node: TimeoutNode) -> DirectoryService:
-    timeout = timeout_of(builder, "directories", node)
-    return TimeoutDirectoryService(builder.directories(node.inner), timeout)
-
-
-def _retry(builder: Builder, name: str, node: RetryNode) -> DirectoryService:
-    return RetryDirectoryService(builder.directories(node.inner), retry_of(name, node))
-
-
-def _breaker(builder: Builder, name: str, node: BreakerNode) -> DirectoryService:
-    breaker = breaker_of(builder, "directories", name, node)
-    return BreakerDirectoryService(builder.directories(node.inner), breaker)
-
-
-def _negative(builder: Builder, name: str, node: NegativeNode) -> DirectoryService:
-    inner = builder.directories(node.inner)
-    service = NegativeDirectoryService(inner, Absences(node.ttl, node.capacity))
-    builder.directories_arriving.subscribe(service.absences)
-    builder.closing_services.callback(builder.directories_arriving.unsubscribe, service.absences)
-    return service
-
-
-def _limit(builder: Builder, name: str, node: LimitNode) -> DirectoryService:
-    return LimitDirectoryService(
-        builder.directories(node.inner), limit_of(builder, "directories", name, node)
-    )
-
-
-def _mirror(builder: Builder, name: str, node: MirrorNode) -> DirectoryService:
-    service = MirrorDirectoryService(
-        [builder.directories(member) for member in node.members],
-        node.members,
-        node.enough(),
-        node.repair,
-        builder.metrics.repairs_of("directory", name),
-    )
-    builder.closing_services.push_async_callback(service.aclose)
-    return service
-
-
-def _shard(builder: Builder, name: str, node: ShardNode) -> DirectoryService:
-    members = [builder.directories(member) for member in node.members]
-    return ShardDirectoryService(members, node.members, placement_of(node))
-
-
-def _chaos(builder: Builder, name: str, node: ChaosNode) -> DirectoryService:
-    chaos = chaos_of("directories", name, node)
-    return ChaosDirectoryService(builder.directories(node.inner), chaos)
-
-
-def _nothing(builder: Builder, name: str, node: NothingNode) -> DirectoryService:
-    return NoDirectories()
-
-
-# One row a node type; the node that a maker gets is of that type.
-DIRECTORY_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], DirectoryService]] = {
-    MemoryNode: _memory,
+# One row a node type.
+DIRECTORY_MAKERS: Makers[DirectoryService] = {
+    MemoryNode: _making.alone(MemoryDirectoryService),
     LocalNode: _local,
     GrpcNode: grpc_directories,
     CacheNode: _cache,
-    RaceNode: _race,
-    FallbackNode: _fallback,
-    VerifyNode: _verify,
-    ReadOnlyNode: _readonly,
-    TimeoutNode: _timeout,
-    RetryNode: _retry,
-    BreakerNode: _breaker,
-    NegativeNode: _negative,
-    LimitNode: _limit,
-    MirrorNode: _mirror,
-    ShardNode: _shard,
-    ChaosNode: _chaos,
-    NothingNode: _nothing,
+    RaceNode: _making.among_by(RacingDirectoryService, hedging_of),
+    FallbackNode: _making.among(FallbackDirectoryService),
+    VerifyNode: _making.around(VerifyDirectoryService),
+    ReadOnlyNode: _making.around(ReadOnlyDirectoryService),
+    TimeoutNode: _making.around_by(TimeoutDirectoryService, timeout_of),
+    RetryNode: _making.around_by(RetryDirectoryService, retry_of),
+    BreakerNode: _making.around_by(BreakerDirectoryService, breaker_of),
+    NegativeNode: _making.around_by(NegativeDirectoryService, absences_of),
+    LimitNode: _making.around_by(LimitDirectoryService, limit_of),
+    MirrorNode: _making.mirror(MirrorDirectoryService),
+    ShardNode: _making.among_by(ShardDirectoryService, placement_of),
+    ChaosNode: _making.around_by(ChaosDirectoryService, chaos_of),
+    NothingNode: _making.alone(NoDirectories),
 }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from tvixstore.compose.graph import ROOT
 from tvixstore.compose.key_files import load_key_file
 from tvixstore.compose.long import label_of
-from tvixstore.compose.make_grpc import grpc_path_infos, watch_health
+from tvixstore.compose.make_grpc import grpc_path_infos
+from tvixstore.compose.make_nix import nix_path_infos
 from tvixstore.compose.make_policies import (
+    absences_of,
     breaker_of,
     chaos_of,
     hedging_of,
@@ -22,6 +22,7 @@ from tvixstore.compose.make_policies import (
     shown,
     timeout_of,
 )
+from tvixstore.compose.making import Makers, Making
 from tvixstore.compose.nodes import (
     BreakerNode,
     CacheNode,
@@ -38,7 +39,6 @@ from tvixstore.compose.nodes import (
     NamesNode,
     NegativeNode,
     NixNode,
-    Node,
     NothingNode,
     OptionalNode,
     RaceNode,
@@ -49,7 +49,6 @@ from tvixstore.compose.nodes import (
     TimeoutNode,
     VerifyPathInfoNode,
 )
-from tvixstore.compose.parts import files_of
 from tvixstore.nix import KeyRing
 from tvixstore.pathinfo import LocalPathInfoService, MemoryPathInfoService, PathInfoService
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
@@ -62,8 +61,6 @@ from tvixstore.pathinfo.lru import LruPathInfoService
 from tvixstore.pathinfo.mirror import MirrorPathInfoService
 from tvixstore.pathinfo.names import NamesPathInfoService
 from tvixstore.pathinfo.negative import NegativePathInfoService
-from tvixstore.pathinfo.nix import NixPathInfoService, Upstream, UpstreamSettings
-from tvixstore.pathinfo.nix.transports import open_upstream
 from tvixstore.pathinfo.nothing import NoPathInfos
 from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
@@ -75,8 +72,6 @@ from tvixstore.pathinfo.signing import Signer, SigningPathInfoService
 from tvixstore.pathinfo.timeout import TimeoutPathInfoService
 from tvixstore.pathinfo.verify import VerifyPathInfoService
 from tvixstore.policy.carrying import Carrying
-from tvixstore.policy.limit import TokenBucket
-from tvixstore.policy.negative import Absences
 
 if TYPE_CHECKING:
     from tvixstore.compose.build import Builder
@@ -115,56 +110,6 @@ def _local(builder: Builder, name: str, node: LocalPathInfoNode) -> PathInfoServ
     return builder.share(("path infos", node.path.resolve()), make)
 
 
-def _nix(builder: Builder, name: str, node: NixNode) -> PathInfoService:
-    settings = UpstreamSettings(
-        url=node.base_url,
-        name=name,
-        timeout=node.timeout,
-        connect_timeout=node.connect_timeout,
-        stall_timeout=node.stall_timeout,
-        max_connections=node.max_connections,
-        netrc_file=node.netrc_file,
-        token_file=node.token_file,
-        ca_file=node.ca_file,
-        proxy=node.proxy,
-    )
-
-    def connect() -> Upstream:
-        upstream = open_upstream(settings, builder.pools)
-        builder.closing_upstreams.push_async_callback(upstream.aclose)
-        return upstream
-
-    # What does not concern the connection leaves it alone: keys, TTLs, where the content goes.
-    upstream = builder.share(("upstream", settings, *files_of(node)), connect)
-    builder.tell("upstreams", name, upstream)
-    service = NixPathInfoService(
-        upstream=upstream,
-        content=builder.content(node.blob_service, node.directory_service),
-        fills=builder.fills,
-        remembered=builder.remembered,
-        key=_remembered_as(node.base_url),
-        keys=None if node.public_keys is None else KeyRing(node.public_keys),
-        retries=node.retries,
-        bucket=_bucket(builder, name, node.rate),
-        narinfo_ttl=builder.daemon.narinfo_ttl,
-        negative_ttl=builder.daemon.negative_ttl,
-    )
-    builder.closing_services.push_async_callback(service.aclose)
-    watch_health(builder, name, node.base_url)
-    return service
-
-
-def _bucket(builder: Builder, name: str, rate: int | None) -> TokenBucket | None:
-    return None if rate is None else builder.share(("rate", name, rate), lambda: TokenBucket(rate))
-
-
-def _remembered_as(url: str) -> bytes:
-    """What its answers are kept under: the same as long as it is the same place."""
-    place = urlsplit(url)
-    without_user = f"{place.scheme}://{place.netloc.rpartition('@')[2]}{place.path.rstrip('/')}"
-    return hashlib.sha256(without_user.encode()).digest()[:16]
-
-
 def _cache(builder: Builder, name: str, node: CacheNode) -> PathInfoService:
     service = CachedPathInfoService(
         builder.path_infos(node.near),
@@ -189,20 +134,15 @@ def _shown(builder: Builder, members: Sequence[str]) -> list[str]:
 
 
 def _race(builder: Builder, name: str, node: RaceNode) -> PathInfoService:
-    members = [builder.path_infos(member) for member in node.members]
+    members = _making.members(builder, node)
     hedging = hedging_of(builder, "path_infos", name, node, _shown(builder, node.members))
     return RacingPathInfoService(members, _shown(builder, node.members), hedging)
 
 
 def _fallback(builder: Builder, name: str, node: FallbackNode) -> PathInfoService:
-    members = [builder.path_infos(member) for member in node.members]
+    members = _making.members(builder, node)
     names = _shown(builder, node.members)
     return FallbackPathInfoService(members, names, builder.daemon.lookup_timeout)
-
-
-def _timeout(builder: Builder, name: str, node: TimeoutNode) -> PathInfoService:
-    timeout = timeout_of(builder, "path_infos", node)
-    return TimeoutPathInfoService(builder.path_infos(node.inner), timeout)
 
 
 def _retry(builder: Builder, name: str, node: RetryNode) -> PathInfoService:
@@ -210,7 +150,9 @@ def _retry(builder: Builder, name: str, node: RetryNode) -> PathInfoService:
     if (health := builder.upstream_below(node.inner)) is not None:
         builder.live(lambda _: health.expect(node.attempts))
     # Somebody else may have it, and is waited for no longer than for one connection.
-    return RetryPathInfoService(inner, replace(retry_of(name, node), reconnects=False))
+    return RetryPathInfoService(
+        inner, replace(retry_of(builder, "path_infos", name, node), reconnects=False)
+    )
 
 
 def _breaker(builder: Builder, name: str, node: BreakerNode) -> PathInfoService:
@@ -233,14 +175,6 @@ def _optional(builder: Builder, name: str, node: OptionalNode) -> PathInfoServic
     )
 
 
-def _negative(builder: Builder, name: str, node: NegativeNode) -> PathInfoService:
-    inner = builder.path_infos(node.inner)
-    service = NegativePathInfoService(inner, Absences(node.ttl, node.capacity))
-    builder.path_infos_arriving.subscribe(service.absences)
-    builder.closing_services.callback(builder.path_infos_arriving.unsubscribe, service.absences)
-    return service
-
-
 def _limit(builder: Builder, name: str, node: LimitNode) -> PathInfoService:
     downloads = isinstance(builder.graph.path_infos.get(node.inner), NixNode)
     return LimitPathInfoService(
@@ -250,7 +184,7 @@ def _limit(builder: Builder, name: str, node: LimitNode) -> PathInfoService:
 
 def _mirror(builder: Builder, name: str, node: MirrorNode) -> PathInfoService:
     service = MirrorPathInfoService(
-        [builder.path_infos(member) for member in node.members],
+        _making.members(builder, node),
         node.members,
         builder.daemon.lookup_timeout,
         node.enough(),
@@ -261,22 +195,8 @@ def _mirror(builder: Builder, name: str, node: MirrorNode) -> PathInfoService:
     return service
 
 
-def _shard(builder: Builder, name: str, node: ShardNode) -> PathInfoService:
-    members = [builder.path_infos(member) for member in node.members]
-    return ShardPathInfoService(members, node.members, placement_of(node))
-
-
-def _chaos(builder: Builder, name: str, node: ChaosNode) -> PathInfoService:
-    chaos = chaos_of("path_infos", name, node)
-    return ChaosPathInfoService(builder.path_infos(node.inner), chaos)
-
-
 def _names(builder: Builder, name: str, node: NamesNode) -> PathInfoService:
     return NamesPathInfoService(builder.path_infos(node.inner), node.only, node.but)
-
-
-def _nothing(builder: Builder, name: str, node: NothingNode) -> PathInfoService:
-    return NoPathInfos()
 
 
 def _verify(builder: Builder, name: str, node: VerifyPathInfoNode) -> PathInfoService:
@@ -285,10 +205,6 @@ def _verify(builder: Builder, name: str, node: VerifyPathInfoNode) -> PathInfoSe
         builder.nars(node.blob_service, node.directory_service),
         KeyRing(node.public_keys) if node.public_keys else None,
     )
-
-
-def _readonly(builder: Builder, name: str, node: ReadOnlyNode) -> PathInfoService:
-    return ReadOnlyPathInfoService(builder.path_infos(node.inner))
 
 
 def _lru(builder: Builder, name: str, node: LruNode) -> PathInfoService:
@@ -313,30 +229,34 @@ def _signature_required(
     return SignatureRequiredPathInfoService(inner, KeyRing(node.public_keys))
 
 
-# One row a node type; the node that a maker gets is of that type.
-PATH_INFO_MAKERS: Mapping[type[Node], Callable[[Builder, str, Any], PathInfoService]] = {
+_making: Making[PathInfoService] = Making(
+    "path_infos", "pathinfo", lambda builder: builder.path_infos
+)
+
+# One row a node type.
+PATH_INFO_MAKERS: Makers[PathInfoService] = {
     MemoryPathInfoNode: _memory,
     LocalPathInfoNode: _local,
     GrpcPathInfoNode: grpc_path_infos,
-    NixNode: _nix,
+    NixNode: nix_path_infos,
     CacheNode: _cache,
     RaceNode: _race,
     FallbackNode: _fallback,
     VerifyPathInfoNode: _verify,
-    ReadOnlyNode: _readonly,
+    ReadOnlyNode: _making.around(ReadOnlyPathInfoService),
     LruNode: _lru,
-    TimeoutNode: _timeout,
+    TimeoutNode: _making.around_by(TimeoutPathInfoService, timeout_of),
     RetryNode: _retry,
     BreakerNode: _breaker,
     OptionalNode: _optional,
-    NegativeNode: _negative,
+    NegativeNode: _making.around_by(NegativePathInfoService, absences_of),
     KeyfileSigningNode: _keyfile_signing,
     CountersigningNode: _countersigning,
     SignatureRequiredNode: _signature_required,
     LimitNode: _limit,
     MirrorNode: _mirror,
-    ShardNode: _shard,
-    ChaosNode: _chaos,
+    ShardNode: _making.among_by(ShardPathInfoService, placement_of),
+    ChaosNode: _making.around_by(ChaosPathInfoService, chaos_of),
     NamesNode: _names,
-    NothingNode: _nothing,
+    NothingNode: _making.alone(NoPathInfos),
 }

@@ -1,15 +1,19 @@
-"""What the policies of nodes are made of, the same for every kind of service."""
+"""What the policies of nodes are made of, the same for every kind of service.
+
+All take the builder, the kind, and the node with its name, as `Making` hands them over.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tvixstore.compose.nodes import (
     BreakerNode,
     ChaosNode,
     Kind,
     LimitNode,
+    NegativeNode,
     RaceNode,
     RetryNode,
     ShardNode,
@@ -23,6 +27,7 @@ from tvixstore.policy.chaos import Chaos
 from tvixstore.policy.hedge import Budget, Hedging
 from tvixstore.policy.latency import Latencies
 from tvixstore.policy.limit import Limit
+from tvixstore.policy.negative import Absences
 from tvixstore.policy.rendezvous import Rendezvous
 from tvixstore.policy.retry import Retry
 from tvixstore.policy.timeout import Timeout
@@ -33,14 +38,14 @@ if TYPE_CHECKING:
 log = Logger("tvixstore.compose.make_policies")
 
 
-def timeout_of(builder: Builder, kind: Kind, node: TimeoutNode) -> Timeout:
+def timeout_of(builder: Builder, kind: Kind, name: str, node: TimeoutNode) -> Timeout:
     """An overall time only where something below makes attempts; else a call is the one attempt."""
     if node.overall is None or builder.graph.repeats(kind, node.inner):
         return Timeout(node.attempt, node.overall)
     return Timeout(min(node.attempt, node.overall))
 
 
-def retry_of(name: str, node: RetryNode) -> Retry:
+def retry_of(builder: Builder, kind: Kind, name: str, node: RetryNode) -> Retry:
     return Retry(node.attempts, node.min_delay, node.max_delay, name=shown(name))
 
 
@@ -101,11 +106,20 @@ def limit_of(builder: Builder, kind: Kind, name: str, node: LimitNode) -> Limit:
     )
 
 
-def placement_of(node: ShardNode) -> Rendezvous:
+def absences_of(builder: Builder, kind: Kind, name: str, node: NegativeNode) -> Absences[Any]:
+    """Hears, for as long as it counts, of what has come."""
+    absences: Absences[Any] = Absences(node.ttl, node.capacity)
+    arrivals = builder.arriving.of(kind)
+    arrivals.subscribe(absences)
+    builder.closing_services.callback(arrivals.unsubscribe, absences)
+    return absences
+
+
+def placement_of(builder: Builder, kind: Kind, name: str, node: ShardNode) -> Rendezvous:
     return Rendezvous(node.members, [node.weights.get(name, 1.0) for name in node.members])
 
 
-def chaos_of(kind: Kind, name: str, node: ChaosNode) -> Chaos:
+def chaos_of(builder: Builder, kind: Kind, name: str, node: ChaosNode) -> Chaos:
     """Nodes with the same seed meet different faults, each always the same."""
     rates = node.rates()
     return Chaos(

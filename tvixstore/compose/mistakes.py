@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tvixstore.compose.model import LATER, Section
+from tvixstore.compose.key_types import LATER
+from tvixstore.compose.model import Section
 from tvixstore.compose.values import quote
 from tvixstore.errors import ConfigError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from urllib.parse import SplitResult, parse_qsl
 
-from tvixstore.compose.model import LATER
+from tvixstore.compose.key_types import LATER
 from tvixstore.compose.nodes import REFUSED_TYPES, Kind
 from tvixstore.compose.values import check_grpc_url, quote, split_url
 

@@ -15,7 +15,7 @@ from tvixstore.http.denials import crowded
 from tvixstore.streams import ByteStream
 
 if TYPE_CHECKING:
-    from tvixstore.http.routes import Call
+    from tvixstore.http.call import Call
 
 _EVERY: Final = 1.0
 # Seconds after which a proxy on the way might think that nobody is there any more.

@@ -1,4 +1,4 @@
-"""Requests in, responses out: finds the route, sends its answer, and accounts for what was sent."""
+"""Requests in, responses out: finds the route, has its answer sent, and tells what came of it."""
 
 from __future__ import annotations
 
@@ -8,53 +8,35 @@ from dataclasses import replace
 from http import HTTPStatus
 from itertools import count
 from time import perf_counter
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
-
-from aiohttp import web
 
 from tvixstore.access import Right
 from tvixstore.errors import InvalidData, StoreError
-from tvixstore.explain import Request, path_hash_of
+from tvixstore.explain import path_hash_of
 from tvixstore.http import ready
+from tvixstore.http.account import Account
 from tvixstore.http.answers import Answer, absent, broken, invalid, not_taken, text, unknown
-from tvixstore.http.body import Sender
+from tvixstore.http.call import Call
 from tvixstore.http.denials import crowded, denial, slow
 from tvixstore.http.front import HttpFront
 from tvixstore.http.incoming import Incoming
 from tvixstore.http.narinfo import NarInfoTexts
-from tvixstore.http.routes import Call, Route, find
+from tvixstore.http.routes import Route, find
+from tvixstore.http.sending import SERVER, response_of, send
 from tvixstore.http.slow import SlowClient
 from tvixstore.log import Logger
 from tvixstore.metrics import FrontMeter
 from tvixstore.policy.seldom import Seldom
-from tvixstore.policy.tracing import Label
 from tvixstore.policy.uses import Uses
-from tvixstore.streams import ByteStream
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 _log = Logger("tvixstore.http")
 
-# What nginx calls a request whose client left; it is never sent.
-CLIENT_LEFT = 499
-_SERVER = "tvixstore"
 _PUBLIC = "public"
-_FRONT = Label("http", "request")
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
-
-
-class _Account(Request):
-    """What is told of a request when it is over. Its defaults are the class's: it is made often."""
-
-    call = ""
-    route = "other"
-    key = ""
-    status: int = CLIENT_LEFT
-    outcome: str = "cancelled"
-    # It can be explained afterwards.
-    is_kept = False
-
-    def __init__(self, began: float) -> None:
-        self.label = _FRONT
-        self.began = began
 
 
 class Dispatcher:
@@ -89,7 +71,7 @@ class Dispatcher:
         """The handler that aiohttp calls. The response is on the wire when it returns."""
         # Not the loop's time: uvloop's has a resolution of 1 ms, and a warm answer takes less.
         began = perf_counter()
-        account = _Account(began)
+        account = Account(began)
         front = self._front
         uses: Uses | None = front.uses
         front.uses.begin()
@@ -103,7 +85,7 @@ class Dispatcher:
                 uses = None
                 # What it has would stay in memory for as long as somebody watches.
                 del front
-            return await self._send(request, answer, account)
+            return await send(request, answer, account, draining=self.draining)
         finally:
             if uses is not None:
                 uses.end()
@@ -115,8 +97,8 @@ class Dispatcher:
     def refuse(self, status: int, reason: str) -> web.StreamResponse:
         """The response to what is no HTTP request; the connection is of no further use."""
         answer = text(status, "invalid", reason)
-        self._settle(_refused(answer, len(answer.body)), 0.0)
-        response = _response_of(answer)
+        self._settle(Account.refused(answer, len(answer.body)), 0.0)
+        response = response_of(answer)
         response.force_close()
         return response
 
@@ -124,18 +106,16 @@ class Dispatcher:
         """What a connection too many is told, before it has asked anything."""
         self._crowds.note(what="connections")
         answer = crowded("connections")
-        self._settle(_refused(answer), 0.0)
-        return ready.closing(answer, _SERVER)
+        self._settle(Account.refused(answer), 0.0)
+        return ready.closing(answer, SERVER)
 
     def time_out(self, seconds: float) -> bytes:
         """What a client is told that does not come to the end of its request's head."""
         answer = slow(f"the head of the request was not complete after {seconds:g} s")
-        self._settle(_refused(answer), seconds)
-        return ready.closing(answer, _SERVER)
+        self._settle(Account.refused(answer), seconds)
+        return ready.closing(answer, SERVER)
 
-    async def _answer(
-        self, front: HttpFront, request: web.BaseRequest, account: _Account
-    ) -> Answer:
+    async def _answer(self, front: HttpFront, request: web.BaseRequest, account: Account) -> Answer:
         path, query = _split(request.raw_path)
         found = find(path)
         if found is None:
@@ -195,77 +175,7 @@ class Dispatcher:
             return crowded("requests")
         return None
 
-    async def _send(
-        self, request: web.BaseRequest, answer: Answer, account: _Account
-    ) -> web.StreamResponse:
-        if not self.draining and ready.suits(request, answer):
-            try:
-                await ready.send(request, answer, _SERVER)
-            except ConnectionError:
-                return ready.SENT
-            account.bytes = len(answer.body)
-            _take(account, answer)
-            return ready.SENT
-        response = _response_of(answer)
-        if self.draining or answer.endless or _waits_to_be_asked(request):
-            # Whoever asked before he sent his body, and was told no, sends none of it now.
-            response.force_close()
-        if answer.stream is not None:
-            await self._send_stream(request, response, answer, answer.stream, account)
-            return response
-        try:
-            await response.prepare(request)
-            await response.write_eof()
-        except ConnectionError:
-            return response
-        if request.content.exception() is not None:
-            # aiohttp would read the rest of a body that is not coming, and log that as our bug.
-            request.protocol.force_close()
-        if request.method != "HEAD":
-            account.bytes = len(answer.body)
-        _take(account, answer)
-        return response
-
-    async def _send_stream(
-        self,
-        request: web.BaseRequest,
-        response: web.StreamResponse,
-        answer: Answer,
-        stream: ByteStream,
-        account: _Account,
-    ) -> None:
-        sender = Sender(response, answer.length)
-        try:
-            # Closes the stream even if the headers do not get out.
-            async with stream:
-                await response.prepare(request)
-                if answer.endless:
-                    _take(account, answer)
-                await sender.send(stream)
-                await response.write_eof()
-            _take(account, answer)
-        except ConnectionError:
-            return
-        except Exception as error:
-            # The headers promised more: an end that looks clean would be a lie.
-            if request.transport is not None:
-                request.transport.abort()
-            account.status, account.outcome = answer.status, "broken"
-            account.reason = str(error)
-            _log.warning(
-                "request.broken_off",
-                route=account.route,
-                key=account.key,
-                reason=str(error),
-                bytes=sender.sent,
-                of=answer.length,
-            )
-            if not isinstance(error, StoreError):
-                _log.error("request.failed", exc_info=error, route=account.route, key=account.key)
-        finally:
-            account.bytes = sender.sent
-
-    def _settle(self, account: _Account, seconds: float) -> None:
+    def _settle(self, account: Account, seconds: float) -> None:
         self._meter.observe(account.route, account.status, account.outcome, seconds, account.bytes)
         if account.is_kept:
             self._front.explanations.end(account, account.began + seconds)
@@ -283,36 +193,11 @@ class Dispatcher:
             )
 
 
-def _take(account: _Account, answer: Answer) -> None:
-    account.status, account.outcome, account.reason = answer.status, answer.outcome, answer.reason
-
-
-def _refused(answer: Answer, sent: int = 0) -> _Account:
-    """Of what never became a request."""
-    account = _Account(perf_counter())
-    _take(account, answer)
-    account.bytes = sent
-    return account
-
-
 def _not_allowed(route: Route) -> Answer:
     allowed = ", ".join(route.methods)
     return text(
         HTTPStatus.METHOD_NOT_ALLOWED, "invalid", f"here there is only {allowed}", Allow=allowed
     )
-
-
-def _waits_to_be_asked(request: web.BaseRequest) -> bool:
-    """Whether the client has a body to send, and was not asked for it: it will never come."""
-    return "Expect" in request.headers and not request.content.is_eof()
-
-
-def _response_of(answer: Answer) -> web.StreamResponse:
-    headers = {**answer.headers, "Server": _SERVER}
-    if answer.length is None:
-        # In chunks, or by HTTP/1.0 up to the end of the connection; no Content-Length to HEAD.
-        return web.StreamResponse(status=answer.status, headers=headers)
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 def _split(target: str) -> tuple[str, str]:

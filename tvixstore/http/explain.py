@@ -13,7 +13,7 @@ from tvixstore.http.urls import parse_path_hash
 from tvixstore.nix import StorePath, nixbase32
 
 if TYPE_CHECKING:
-    from tvixstore.http.routes import Call
+    from tvixstore.http.call import Call
 
 _MAX_FIELDS = 16
 _FLAGS = {"": False, "0": False, "1": True}

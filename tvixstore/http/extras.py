@@ -7,18 +7,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from tvixstore.errors import Skipped
-from tvixstore.extras import (
-    MAX_DOCUMENT_BYTES,
-    ExtraName,
-    Kind,
-    check_document,
-    plain_text,
-)
+from tvixstore.extras import MAX_DOCUMENT_BYTES, ExtraName, Kind, check_document, plain_text
 from tvixstore.http.answers import TEXT, Answer, absent, skipped
 from tvixstore.http.puts import stored
 
 if TYPE_CHECKING:
-    from tvixstore.http.routes import Call
+    from tvixstore.http.call import Call
 
 _JSON: Final = "application/json"
 # Up to so many bytes are answered in one piece.

@@ -19,8 +19,8 @@ from tvixstore.pathinfo.upload_rows import NarFile, Upload
 from tvixstore.pathinfo.uploads import hash_in
 
 if TYPE_CHECKING:
+    from tvixstore.http.call import Call
     from tvixstore.http.front import Inbox
-    from tvixstore.http.routes import Call
 
 _NAR = "application/x-nix-nar"
 

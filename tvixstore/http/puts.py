@@ -19,7 +19,7 @@ from tvixstore.pathinfo.upload_rows import Upload
 from tvixstore.pathinfo.uploads import MAX_NAME, hash_in
 
 if TYPE_CHECKING:
-    from tvixstore.http.routes import Call
+    from tvixstore.http.call import Call
 
 _MAX_CACHE_INFO = 16 << 10
 _MAX_LISTING = 16 << 20

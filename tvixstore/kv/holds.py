@@ -30,7 +30,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
-from types import TracebackType
 from typing import Final, Self
 
 from tvixstore.castore import EMPTY_DIGEST, DirectoryNode, FileNode, Node
@@ -73,12 +72,7 @@ class Hold:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

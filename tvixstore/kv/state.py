@@ -21,7 +21,6 @@ from tvixstore.log import Logger
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 VERSION = 2
 # Written by versions that did not count references; `outdated` says so.
@@ -74,12 +73,7 @@ class StateDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def trouble(self) -> str | None:

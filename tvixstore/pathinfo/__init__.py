@@ -1,6 +1,7 @@
 """Path infos: what is known of store paths, and everywhere that it can be kept or asked for."""
 
 from tvixstore.pathinfo.access import LastAccess
+from tvixstore.pathinfo.answer_rows import ABSENT, Absent
 from tvixstore.pathinfo.breaker import BreakerPathInfoService
 from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.pathinfo.countersigning import CountersigningPathInfoService
@@ -15,7 +16,7 @@ from tvixstore.pathinfo.optional import OptionalPathInfoService
 from tvixstore.pathinfo.pins import Pin, Pins
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.pathinfo.readonly import ReadOnlyPathInfoService
-from tvixstore.pathinfo.remembered import ABSENT, Absent, RememberedAnswers
+from tvixstore.pathinfo.remembered import RememberedAnswers
 from tvixstore.pathinfo.required import SignatureRequiredPathInfoService
 from tvixstore.pathinfo.retry import RetryPathInfoService
 from tvixstore.pathinfo.service import PathInfoService

@@ -97,7 +97,7 @@ class Spool:
         """Writes `pieces` to the file if there has to be one. Blocks: call it in a thread.
 
         The writer calls `publish` with the same pieces afterwards, or, when this raises `OSError`,
-        after `give_up_file`.
+        after `pass_through`.
         """
         if self.passing:
             return

@@ -14,9 +14,9 @@ from tvixstore.kv import Damage, TableReader
 from tvixstore.nar.identity import check_row as check_identity
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo.access import check_row as check_access
+from tvixstore.pathinfo.answer_rows import check_row as check_remembered
 from tvixstore.pathinfo.audit import Kept
 from tvixstore.pathinfo.pins import decode_pin
-from tvixstore.pathinfo.remembered import check_row as check_remembered
 from tvixstore.upkeep.holdings import Holdings
 from tvixstore.upkeep.service import Kind, Outcome
 

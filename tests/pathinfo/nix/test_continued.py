@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.pathinfo.nix.fake_upstream import Attempt, FakeUpstream
-from tests.pathinfo.nix.house import LARGE, SMALL, House, described, house_in, narinfo, settled
+from tests.pathinfo.nix.house import LARGE, SMALL, House, described, narinfo, settled
 from tvixstore.errors import CorruptData, StoreError, Unavailable
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.policy.limit import TokenBucket
 
 BREAK = 2_000_000
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with house_in(tmp_path) as house:
-        yield house
 
 
 def upstream(name: str, attempt: Attempt | StoreError, nar: bytes = LARGE) -> FakeUpstream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,12 +31,6 @@ from tvixstore.pathinfo.nix.fill import Fill
 from tvixstore.tree import Content
 
 HUGE = nar_of(os.urandom(12 * MIB))
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with house_in(tmp_path) as house:
-        yield house
 
 
 def the_fill(house: House) -> Fill:

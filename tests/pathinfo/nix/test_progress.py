@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,12 +26,6 @@ from tvixstore.activity import Progress, watching
 from tvixstore.errors import StoreError, Unavailable
 from tvixstore.pathinfo.cached import CachedPathInfoService
 from tvixstore.policy.limit import Permits
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with house_in(tmp_path) as house:
-        yield house
 
 
 def phases(told: list[Progress], kind: str = "nar") -> list[str]:

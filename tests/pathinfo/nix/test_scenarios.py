@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,17 +12,7 @@ from tests.blob.filling_up import FillsUp
 from tests.evict.stores import open_store
 from tests.nar.trees import File
 from tests.pathinfo.nix.fake_upstream import Attempt, FakeUpstream, drain
-from tests.pathinfo.nix.house import (
-    KIB,
-    LARGE,
-    MIB,
-    House,
-    described,
-    house_in,
-    narinfo,
-    opened_nar,
-    settled,
-)
+from tests.pathinfo.nix.house import KIB, LARGE, MIB, House, described, narinfo, opened_nar, settled
 from tests.pathinfo.samples import nar_of
 from tvixstore.blob import MemoryBlobService
 from tvixstore.castore import Directory
@@ -30,12 +20,6 @@ from tvixstore.errors import CorruptData
 from tvixstore.pathinfo import CachedPathInfoService, MemoryPathInfoService
 from tvixstore.pathinfo.nix import fill
 from tvixstore.tree import Content
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with house_in(tmp_path) as house:
-        yield house
 
 
 async def test_a_follower_that_leaves_in_mid_nar_does_not_cancel_the_leader(

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import lzma
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,20 +30,11 @@ from tests.pathinfo.samples import STRANGER, nar_of, store_path
 from tvixstore.blob import MemoryBlobService
 from tvixstore.errors import CorruptData, StorageFull, StoreError, Unavailable
 from tvixstore.nix import ContentAddress, NarInfo, NixHash
-from tvixstore.pathinfo import (
-    BreakerPathInfoService,
-)
+from tvixstore.pathinfo import BreakerPathInfoService
 from tvixstore.pathinfo.nix import fill, substituter
 from tvixstore.pathinfo.nix.fills import Fills
 from tvixstore.policy.breaker import Breaker
 from tvixstore.tree import Content
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with house_in(tmp_path) as house:
-        yield house
-
 
 # Describing.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from tvixstore.compose.model import ConfigPath, Globs, Keys, NodeName
+from tvixstore.compose.key_types import ConfigPath, Globs, Keys, NodeName
 from tvixstore.compose.nodes.base import Node, Reference
 
 

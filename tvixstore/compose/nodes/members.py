@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from tvixstore.compose.model import HedgeDelay
+from tvixstore.compose.key_types import HedgeDelay
 from tvixstore.compose.nodes.base import Members, Node, Reference, Share
 from tvixstore.compose.values import quote
 from tvixstore.policy.quorum import parse_quorum

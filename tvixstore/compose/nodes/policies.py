@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tvixstore.compose.model import (
+from tvixstore.compose.key_types import (
     ConfigPath,
     Duration,
     Keys,

@@ -6,17 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tvixstore.compose.model import (
+from tvixstore.compose.key_types import (
     LATER,
     BinaryCacheUrl,
     ConfigPath,
-    Connection,
     GrpcUrl,
     Keys,
     PositiveDuration,
     Size,
-    Store,
 )
+from tvixstore.compose.model import Connection, Store
 from tvixstore.compose.nodes.base import Node, WithContent
 from tvixstore.compose.values import quote, split_url
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvixstore.compose.model import LATER
+from tvixstore.compose.key_types import LATER
 from tvixstore.compose.nodes.base import Kind, Node
 from tvixstore.compose.nodes.members import CacheNode, FallbackNode, MirrorNode, RaceNode, ShardNode
 from tvixstore.compose.nodes.policies import (

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tvixstore.activity import follow
 from tvixstore.log import Logger
+from tvixstore.pathinfo.nix.download import Gone
 from tvixstore.policy.spool import Overrun, SpoolReader
 from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
@@ -26,6 +27,19 @@ class NarStream(ByteStream):
         self._end = None if length is None else offset + length
         self._reader: SpoolReader = fill.spool.open_reader(offset, length)
         self._follows = follow(fill.work, joined=fill.is_joined())
+
+    @classmethod
+    async def opened(cls, fills: Fills, fill: Fill, offset: int, length: int | None) -> NarStream:
+        """One that has its first byte. Raises what broke the fill."""
+        stream = cls(fills, fill, offset, length)
+        try:
+            await stream.ready()
+        except BaseException:
+            await stream.aclose()
+            if isinstance(fill.error, Gone):
+                raise fill.error from None
+            raise
+        return stream
 
     async def ready(self) -> None:
         """Waits for the first byte; raises what broke the fill."""

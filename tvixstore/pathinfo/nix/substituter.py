@@ -22,6 +22,7 @@ from tvixstore.errors import (
 )
 from tvixstore.log import Logger
 from tvixstore.nix import KeyRing, NarInfo, nixbase32
+from tvixstore.pathinfo.answer_rows import ABSENT
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Gone, NarSource
 from tvixstore.pathinfo.nix.fill import Fill
@@ -29,7 +30,7 @@ from tvixstore.pathinfo.nix.fills import Fills
 from tvixstore.pathinfo.nix.job import Job
 from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.trust import Proof, judge
-from tvixstore.pathinfo.remembered import ABSENT, RememberedAnswers
+from tvixstore.pathinfo.remembered import RememberedAnswers
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy import hearsay
 from tvixstore.policy.lru import Lru
@@ -130,15 +131,7 @@ class NixPathInfoService(PathInfoService):
 
         async def open_stream(fill: Fill) -> ByteStream:
             fill.put_into(into, kept)
-            stream = NarStream(self.fills, fill, offset, length)
-            try:
-                await stream.ready()
-            except BaseException:
-                await stream.aclose()
-                if isinstance(fill.error, Gone):
-                    raise fill.error from None
-                raise
-            return stream
+            return await NarStream.opened(self.fills, fill, offset, length)
 
         return await self._follow(known, open_stream)
 

@@ -17,7 +17,7 @@ from tvixstore.nar import NarIdentity, render
 from tvixstore.nix import nixbase32
 from tvixstore.pathinfo import Description, PathInfo, PathInfoService
 from tvixstore.pathinfo.nix import Fills
-from tvixstore.pathinfo.nix.download import Gone, NarSource
+from tvixstore.pathinfo.nix.download import NarSource
 from tvixstore.pathinfo.nix.fill import Fill
 from tvixstore.pathinfo.nix.job import Job
 from tvixstore.pathinfo.nix.stream import NarStream
@@ -111,15 +111,7 @@ class GrpcPathInfoService(PathInfoService):
         async def follow(fill: Fill) -> ByteStream:
             # As the caller knows it, who may have checked more of it than the peer did.
             fill.put_into(into, description)
-            stream = NarStream(self._fills, fill, offset, length)
-            try:
-                await stream.ready()
-            except BaseException:
-                await stream.aclose()
-                if isinstance(fill.error, Gone):
-                    raise fill.error from None
-                raise
-            return stream
+            return await NarStream.opened(self._fills, fill, offset, length)
 
         return await self._fills.follow(self._job(description), follow)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tvixstore.listen import Door
+from tvixstore.door import Door, Server
 from tvixstore.log import Logger
 from tvixstore.policy.tasks import end
 from tvixstore.rpc.server.connections import Connections
@@ -21,38 +21,18 @@ if TYPE_CHECKING:
 _log = Logger("tvixstore.grpc")
 
 
-class GrpcServer:
-    """A front door that is open. `drain` and then `aclose`, or `aclose` at once."""
-
+class GrpcServer(Server):
     def __init__(
         self, front: GrpcFront, drain_timeout: float, tls: ssl.SSLContext | None = None
     ) -> None:
-        self._drain_timeout = drain_timeout
         self._dispatcher = Dispatcher(front)
         self._connections = Connections(services(front, self._dispatcher), front.limits.connections)
-        self._door = Door(self._connections, tls)
-        self._closed = False
-
-    @property
-    def addresses(self) -> list[str]:
-        """As really bound, in the form that they are configured in; none if it is off."""
-        return self._door.addresses
-
-    async def listen(self, text: str, inherited: Sequence[socket.socket] = ()) -> None:
-        """Opens the door, on `inherited` sockets if there are any, otherwise at ADDR.
-
-        Raises `ConfigError`, one line, if that cannot be.
-        """
-        await self._door.open(text, inherited)
+        super().__init__(Door(self._connections, tls), drain_timeout)
 
     def change(self, front: GrpcFront, drain_timeout: float) -> None:
         """Calls from now on are of `front`, whose limits and access are the same."""
         self._dispatcher.change(front)
         self._drain_timeout = drain_timeout
-
-    async def renew(self, tls: ssl.SSLContext) -> None:
-        """New connections are made with `tls` from now on."""
-        await self._door.renew(tls)
 
     async def drain(self) -> None:
         """Takes no more connections nor calls, and waits for those that run, up to the timeout.
@@ -71,11 +51,7 @@ class GrpcServer:
                 return
             await asyncio.wait(running, timeout=left)
 
-    async def aclose(self) -> None:
-        """Cancels what still runs, and closes the connections once what was written has left."""
-        if self._closed:
-            return
-        self._closed = True
+    async def _close(self) -> None:
         self._dispatcher.draining.set()
         self._door.close()
         await self._cancel_running()
@@ -101,10 +77,4 @@ async def serve(
     over TCP, though not over a unix socket. `drain_timeout` in seconds. Raises `ConfigError`, one
     line, if it cannot listen there.
     """
-    server = GrpcServer(front, drain_timeout, tls)
-    try:
-        await server.listen(address, inherited)
-    except BaseException:
-        await server.aclose()
-        raise
-    return server
+    return await GrpcServer(front, drain_timeout, tls).listening(address, inherited)
