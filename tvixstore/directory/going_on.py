@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tvixstore.castore import ClosureReader, Digest, Directory
 from tvixstore.directory.begun import BegunClosure
 from tvixstore.directory.closure import feed, walk_closure
-from tvixstore.errors import CorruptData, StoreError
+from tvixstore.errors import CorruptData, Incomplete, StoreError
 from tvixstore.log import Logger
 
 log = Logger("tvixstore.directory.going_on")
@@ -19,13 +19,15 @@ log = Logger("tvixstore.directory.going_on")
 class GoingOn:
     """The closure of `root`, as far as the member called `name` brings it, who has `begun`.
 
-    Where he fails or lacks something, the rest is had by `get_many`, in the same order.
+    Where he fails, of which `failed` hears, or lacks something, the rest is had by `get_many`, in
+    the same order.
     """
 
     root: Digest
     name: str
     begun: BegunClosure
     get_many: Callable[[Sequence[Digest]], Awaitable[list[Directory | None]]]
+    failed: Callable[[], None]
 
     async def closure(self) -> AsyncGenerator[Directory, None]:
         """Raises `Incomplete` where nobody has what is missing; closes `begun` when it ends."""
@@ -52,5 +54,7 @@ class GoingOn:
             if directory is None or reader.is_missing(directory.digest):
                 return directory
             reason = CorruptData(f"Directory {directory.digest} is not of this closure, or again")
+        if not isinstance(reason, Incomplete):
+            self.failed()
         log.info("closure.broke_off", node=self.name, key=self.root, reason=reason)
         return None

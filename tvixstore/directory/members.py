@@ -92,11 +92,13 @@ class DirectoryMembers(DirectoryService):
             return
         index, begun = answer
 
-        async def get_many(digests: Sequence[Digest]) -> list[Directory | None]:
-            set_back.add(index)
-            return await self._many(digests, set_back)
-
-        going_on = GoingOn(root, self.names[index], begun, get_many)
+        going_on = GoingOn(
+            root,
+            self.names[index],
+            begun,
+            get_many=lambda digests: self._many(digests, set_back),
+            failed=lambda: set_back.add(index),
+        )
         async with aclosing(going_on.closure()) as closure:
             async for directory in closure:
                 yield directory
