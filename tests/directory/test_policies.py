@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.directory.samples import CLOSURE, LEAF, MIDDLE, ROOT, directory
+from tests.directory.samples import CLOSURE, LEAF, MIDDLE, OTHER, ROOT, directory
 from tests.directory.scripted import Scripted
 from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.castore import Digest, Directory
@@ -238,6 +238,21 @@ def test_who_is_found_to_lack_a_closure_gets_all_of_it(call: Call) -> None:
         assert set(empty.directories) == set(full.directories)
 
     run()
+
+
+@virtual_clock
+async def test_a_hole_below_a_root_is_repaired_from_whoever_has_what_is_lacking() -> None:
+    holed = Scripted()
+    holed.hold([ROOT, OTHER])
+    # Neither of the others has all of what the first one lacks.
+    middle, leaf = Scripted(), Scripted()
+    middle.hold([MIDDLE])
+    leaf.hold([LEAF, OTHER])
+    service = mirror(holed, middle, leaf, quorum=2)
+    assert set(await closure(service)) == set(CLOSURE)
+    await asyncio.sleep(60.0)
+    await service.aclose()
+    assert set(holed.directories) == {each.digest for each in CLOSURE}
 
 
 def shard(**members: DirectoryService) -> ShardDirectoryService:

@@ -4,8 +4,8 @@ from contextlib import aclosing
 
 import pytest
 
-from tests.directory.samples import CLOSURE, LEAF, MIDDLE, OTHER, ROOT
-from tests.directory.scripted import Scripted, closure_of, closure_until_it_breaks
+from tests.directory.samples import CLOSURE, LEAF, OTHER, ROOT
+from tests.directory.scripted import Scripted, closure_of
 from tests.directory.test_cached import WHOLE, holding
 from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.directory import (
@@ -14,7 +14,7 @@ from tvixstore.directory import (
     RacingDirectoryService,
     ReadOnlyDirectoryService,
 )
-from tvixstore.errors import Incomplete, ReadOnly, Unavailable
+from tvixstore.errors import ReadOnly, Unavailable
 from tvixstore.policy.hedge import Hedging
 
 
@@ -71,10 +71,9 @@ async def test_absent_only_if_all_say_so() -> None:
 
 @virtual_clock
 async def test_a_closure_comes_from_its_winner_throughout() -> None:
-    winner, other = holding(ROOT, MIDDLE, LEAF), holding(*CLOSURE, after=1.0)
-    came, error = await closure_until_it_breaks(race(winner, other), ROOT.digest)
-    assert came == [ROOT, MIDDLE, LEAF]
-    assert isinstance(error, Incomplete)
+    winner, other = holding(*CLOSURE), holding(*CLOSURE, after=1.0)
+    assert await closure_of(race(winner, other, hedge=0.5), ROOT.digest) == WHOLE
+    assert winner.calls == {"get_closure": 1} and not other.calls
 
 
 @virtual_clock

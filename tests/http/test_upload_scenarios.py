@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +47,16 @@ def front_for(
     return front_of(path_infos, content, access=Access.of("read", "write"), inbox=inbox)
 
 
+async def read_so_far(front: HttpFront, size: int) -> None:
+    """Returns once the one upload that is under way has read so much of its file."""
+    assert front.inbox is not None
+    activity = front.inbox.receiver.activity
+    async with asyncio.timeout(10):
+        while [work["bytes"] for work in activity.snapshot()["fills"]] != [size]:
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("leaver", ["first", "second"])
 async def test_an_uploader_who_leaves_does_not_hurt_another_one_of_the_same_nar(
     leaver: str, tmp_path: Path
@@ -79,6 +90,20 @@ async def test_an_upload_in_chunks_that_breaks_off_is_not_at_its_end(tmp_path: P
             path.nar_target, body + b"0\r\n\r\n", Transfer_Encoding="chunked", Content_Length="-"
         )
         assert reply.status == 201
+
+
+async def test_an_upload_whose_next_chunk_is_none_is_not_at_its_end(tmp_path: Path) -> None:
+    path = make_path("garbled", None, TREE)
+    async with taking(tmp_path) as here:
+        # Who sends it is still there, so nobody is cancelled: what reads has to tell.
+        body = b"%x\r\n%s\r\n" % (len(path.nar), path.nar)
+        async with client_of(here.front) as garbling:
+            begin(garbling, path.nar_target, body, Transfer_Encoding="chunked")
+            await garbling.writer.drain()
+            await read_so_far(here.front, len(path.nar))
+            garbling.writer.write(b"no length\r\n")
+            assert (await garbling.receive()).status == 400
+        assert (await here.client.request("HEAD", path.nar_target)).status == 404
 
 
 async def test_a_store_that_fills_up_in_mid_upload_says_so_and_keeps_nothing(

@@ -67,6 +67,7 @@ async def test_an_upload_that_expires_while_its_narinfo_is_put_leaves_its_conten
         async def a_day_passes() -> None:
             clock.seconds += 86_401
             await uploads.sweep()
+            await store.time_passes()
 
         late.meanwhile = [a_day_passes, store.collector.collect]
         async with client_of(front) as client:
@@ -88,6 +89,7 @@ async def test_a_path_that_is_evicted_while_another_one_takes_its_nar_leaves_it(
         front = front_of(late, store.content, access=Access.of("read", "write"), inbox=inbox)
 
         async def the_first_is_evicted() -> None:
+            await store.time_passes()
             await store.freeing.evict([first.narinfo.store_path.hash])
             await store.collector.collect()
 

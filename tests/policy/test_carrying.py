@@ -152,6 +152,19 @@ async def test_a_probe_that_nobody_waits_for_has_the_time_that_it_takes() -> Non
 
 
 @virtual_clock
+async def test_the_deadline_of_who_left_is_not_counted_against_a_slow_member() -> None:
+    breaker, slow = Breaker(failures=1), Answering(1.0)
+    _, call = carried(breaker, lambda: Timeout(5.0).run(slow))
+    for _ in range(20):
+        with bounded(0.05), pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await call()
+        await asyncio.sleep(5.0)
+    assert not breaker.is_open
+    assert slow.ended == 20
+
+
+@virtual_clock
 async def test_closing_ends_the_call_that_is_carried() -> None:
     breaker, hole = Breaker(), Answering(3600.0)
     carrying, call = carried(breaker, hole)

@@ -131,6 +131,18 @@ class StopsAtTheFirstFailure(FallbackDirectoryService):
         return None
 
 
+class StaysWithOne(FallbackDirectoryService):
+    """Whoever began a closure has to bring all of it."""
+
+    async def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
+        for member in self.members:
+            if await member.get(root) is not None:
+                async with aclosing(member.get_closure(root)) as closure:
+                    async for directory in closure:
+                        yield directory
+                return
+
+
 class TakesAPartForTheWhole(CachedDirectoryService):
     async def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
         try:
@@ -139,6 +151,10 @@ class TakesAPartForTheWhole(CachedDirectoryService):
                     yield directory
         except Incomplete:
             return
+
+
+class MirrorStaysWithOne(MirrorDirectoryService):
+    get_closure = StaysWithOne.get_closure
 
 
 class SaysSoBefore(MirrorDirectoryService):
@@ -171,6 +187,14 @@ PLANTED_IN_TREES: dict[str, tuple[Kit, str]] = {
         "a false absent",
     ),
     "one failure is enough": (replace(trees.KIT, fallback=StopsAtTheFirstFailure), "not delivered"),
+    "a closure stays with one": (
+        replace(trees.KIT, fallback=StaysWithOne),
+        "not delivered: closure",
+    ),
+    "a mirror stays with one": (
+        replace(trees.KIT, mirror=MirrorStaysWithOne),
+        "not delivered: closure",
+    ),
     "it says so before it was done": (replace(trees.KIT, mirror=SaysSoBefore), "and nowhere"),
     "absences outlive puts": (
         replace(trees.KIT, announcing=_alone, negative=DeafToDirectories),

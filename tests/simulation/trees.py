@@ -197,12 +197,8 @@ class _Callers:
         return found
 
     def _is_well(self, root: Digest) -> bool:
-        """Whether whoever has the root is well, and has all that is below."""
-        below = self._below(root)
-        holders = self._holders(root)
-        return bool(holders) and all(
-            leaf.healthy and below <= leaf.store.directories.keys() for leaf in holders
-        )
+        """Whether somebody who is well has the root, and for all that is below there is one."""
+        return all(any(leaf.healthy for leaf in self._holders(d)) for d in self._below(root))
 
     async def _get(self, digest: Digest) -> None:
         world, holders = self._world, self._holders(digest)

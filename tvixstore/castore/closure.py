@@ -76,6 +76,10 @@ class ClosureReader:
         """Whether that Directory has come."""
         return digest in self._sizes
 
+    def is_missing(self, digest: Digest) -> bool:
+        """Whether that Directory has been named and has not come."""
+        return digest in self._missing
+
     def missing(self) -> list[Digest]:
         """What has been named and has not come; empty once the closure is whole."""
         return list(self._missing)

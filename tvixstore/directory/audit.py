@@ -100,7 +100,7 @@ class SoundDirectories(DirectoryService):
         raise _refused()
 
     def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
-        return walk_closure(self, root)
+        return walk_closure(self.get_many, root)
 
     async def put_closure(self) -> DirectoryPutter:
         raise _refused()

@@ -34,6 +34,12 @@ async def begin(directories: DirectoryService, root: Digest) -> BegunClosure | N
     return BegunClosure(first, closure)
 
 
+async def nothing_more() -> AsyncGenerator[Directory, None]:
+    """The rest where there is none to be had."""
+    for directory in list[Directory]():
+        yield directory
+
+
 async def all_of(
     beginning: Callable[[], Awaitable[BegunClosure | None]],
 ) -> AsyncGenerator[Directory, None]:

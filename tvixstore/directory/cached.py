@@ -82,7 +82,9 @@ class CachedDirectoryService(DirectoryService):
 
     async def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
         async with AsyncExitStack() as closing:
-            walk = Walk(ClosureReader(root), root, self.near, self._fills.follow, closing)
+            walk = Walk(
+                ClosureReader(root), root, self.near, self._checked, self._fills.follow, closing
+            )
             if self._fills.is_running(root):
                 # What is on its way is in near only in part.
                 walk.follow_all([root])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 
 from tvixstore.castore import ClosureBuilder, ClosureReader, Digest, Directory
@@ -31,25 +31,33 @@ class Turns:
 
 
 async def walk_closure(
-    directories: DirectoryService, root: Digest
+    get_many: Callable[[Sequence[Digest]], Awaitable[list[Directory | None]]],
+    root: Digest,
+    reader: ClosureReader | None = None,
 ) -> AsyncGenerator[Directory, None]:
-    """`DirectoryService.get_closure` by way of `get_many`, a slice of a level at a time."""
-    reader = ClosureReader(root)
+    """`DirectoryService.get_closure` by way of `get_many`, a slice of a level at a time; what
+    `reader` has is left out."""
+    reader = reader or ClosureReader(root)
     turns = Turns()
     while wanted := reader.missing():
         for start in range(0, len(wanted), _SLICE):
             digests = wanted[start : start + _SLICE]
-            for digest, directory in zip(digests, await directories.get_many(digests), strict=True):
+            for digest, directory in zip(digests, await get_many(digests), strict=True):
                 if directory is None:
                     if digest == root:
                         return
                     raise Incomplete(f"Directory {digest} below {root} is missing", digest.raw)
-                try:
-                    reader.feed(directory)
-                except InvalidData as error:
-                    raise CorruptData(f"closure of {root} as stored: {error}") from error
+                feed(reader, directory, root)
                 yield directory
                 await turns.take(directory)
+
+
+def feed(reader: ClosureReader, directory: Directory, root: Digest) -> None:
+    """Raises `CorruptData` for what the closure of `root` cannot hold."""
+    try:
+        reader.feed(directory)
+    except InvalidData as error:
+        raise CorruptData(f"closure of {root} as stored: {error}") from error
 
 
 class ClosurePutter(DirectoryPutter):

@@ -94,7 +94,7 @@ class LocalDirectoryService(DirectoryService):
             self._keep(directory)
 
     def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
-        return walk_closure(self, root)
+        return walk_closure(self.get_many, root)
 
     async def put_closure(self) -> DirectoryPutter:
         return ClosurePutter(self)

@@ -28,7 +28,7 @@ class MemoryDirectoryService(DirectoryService):
             self.directories[directory.digest] = directory
 
     def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
-        return walk_closure(self, root)
+        return walk_closure(self.get_many, root)
 
     async def put_closure(self) -> DirectoryPutter:
         return ClosurePutter(self)

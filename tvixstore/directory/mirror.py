@@ -28,8 +28,8 @@ log = Logger("tvixstore.directory.mirror")
 class MirrorDirectoryService(FallbackDirectoryService):
     """Writes to all `members`, of which `quorum` have to succeed, and asks them in order.
 
-    Who misses a write, or is found to lack what another has, gets it later (`repairs`): the whole
-    closure, from its root. Whoever built it closes it.
+    Who misses a write, or is found to lack what another has, gets it later (`repairs`), with all
+    that is below it. Whoever built it closes it.
     """
 
     quorum: int = 1
@@ -84,11 +84,15 @@ class MirrorDirectoryService(FallbackDirectoryService):
                     self.repairs.request(Repair(root, min(outcomes.done), index))
 
     async def _repair(self, repair: Repair[Digest]) -> bool:
-        source, target = self._plain[repair.source], self._plain[repair.target]
-        async with aclosing(checked_closure(source, repair.key)) as closure:
+        # Whose root it is may lack something below it, which another one has.
+        order = sorted(range(len(self._plain)), key=lambda index: index != repair.source)
+        members = [self._plain[index] for index in order if index != repair.target]
+        names = [self.names[index] for index in order if index != repair.target]
+        sources = FallbackDirectoryService(members, names)
+        async with aclosing(checked_closure(sources, repair.key)) as closure:
             found = [directory async for directory in closure]
         # Parents came first, and go last: the closure is there once its root is.
-        await target.put_many(found[::-1])
+        await self._plain[repair.target].put_many(found[::-1])
         return bool(found)
 
 

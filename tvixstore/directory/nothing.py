@@ -24,7 +24,7 @@ class NoDirectories(DirectoryService):
         raise _refusal()
 
     def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
-        return walk_closure(self, root)
+        return walk_closure(self.get_many, root)
 
     async def put_closure(self) -> DirectoryPutter:
         raise _refusal()

@@ -66,7 +66,7 @@ class ShardDirectoryService(DirectoryService):
         return [found.get(digest) for digest in digests]
 
     def get_closure(self, root: Digest) -> AsyncGenerator[Directory, None]:
-        return walk_closure(self, root)
+        return walk_closure(self.get_many, root)
 
     async def put(self, directory: Directory) -> Digest:
         return await self.members[self.place(directory.digest)].put(directory)

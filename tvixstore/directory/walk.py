@@ -31,6 +31,7 @@ class Walk:
     reader: ClosureReader
     root: Digest
     near: DirectoryService
+    far: DirectoryService
     follow: Callable[[Digest], Follower]
     closing: AsyncExitStack
     # Why near could not say whether it has something, if it couldn't.
@@ -38,6 +39,8 @@ class Walk:
     _begun: dict[Digest, Follower] = field(default_factory=dict)
     # Which subtree brings what has been named in it.
     _origin: dict[Digest, Follower] = field(default_factory=dict)
+    # What subtrees that broke off were to bring.
+    _lost: set[Digest] = field(default_factory=set)
     # Far has the closure only in part.
     _whole_failed: bool = False
 
@@ -136,8 +139,8 @@ class Walk:
     async def _ask_far(self, digest: Digest) -> Directory | None:
         """The Directory from far; `None` if it is the root, and absent."""
         follower = self._origin.get(digest)
+        failed: Unavailable | None = None
         if follower is not None:
-            failed: Unavailable | None = None
             try:
                 if (directory := await self._from_subtree(follower, digest)) is not None:
                     return directory
@@ -146,15 +149,20 @@ class Walk:
             except Unavailable as error:
                 failed = error
             # Far has lost something of this subtree, or is down; what is left of it is asked for
-            # anew. Near may have been given it since the fill began that was joined.
+            # anew. Near may have it: it was not asked yet, or was given it since.
             self._whole_failed |= follower.root == self.root
+            self._lost |= {d for d, each in self._origin.items() if each is follower}
             self._origin = {d: each for d, each in self._origin.items() if each is not follower}
-            found = await self._ask_near([digest])
-            if digest in found:
-                return found[digest]
-            if failed is not None:
-                raise failed
-        directory = await self._from_subtree(self._begin(digest), digest)
+        if digest in self._lost and (found := await self._ask_near([digest])):
+            return found[digest]
+        if failed is not None:
+            raise failed
+        try:
+            directory = await self._from_subtree(self._begin(digest), digest)
+        except Incomplete:
+            # Far has it all the same, and near may have what far lacks below.
+            self._whole_failed |= digest == self.root
+            directory = await self.far.get(digest)
         if directory is None and (reason := self._why_missing(digest)) is not None:
             raise reason
         return directory

@@ -54,26 +54,39 @@ class PathInfoMembers(PathInfoService):
         if description is None:
             return None
         verdict = Verdict()
-        winner = self._winners.get(path_hash)
-        for index, name, member in self._in_turn(path_hash):
+        members = [*self._nar_members(path_hash)]
+        index = self._winners.get(path_hash)
+        winner = None if index is None else self.members[index]
+        doubt: Exception | None = None
+        while members:
+            member = members.pop(0)
             try:
-                if index != winner and not await _has_nar(member, description):
+                if member.service is not winner and not await _has_nar(member.service, description):
                     verdict.absent()
                     continue
-                info = await member.get(path_hash)
+                info = await member.get(path_hash, others=bool(members) or is_elsewhere())
             except StorageFull:
                 # That is our own store, which has no more room for what another member has.
                 raise
             except Exception as error:
-                self._failed(path_hash, index, error)
-                verdict.failed(name, error)
+                member.failed(error)
+                if not (again := member.once_more(error)):
+                    verdict.failed(member.name, error)
+                elif is_elsewhere():
+                    doubt = error
+                else:
+                    members += again
                 continue
             if info is None:
                 verdict.absent()
             elif info.same_nar(description):
                 return info
             else:
-                verdict.failed(name, Unavailable("it now has another NAR than it described"))
+                text = "it now has another NAR than it described"
+                verdict.failed(member.name, Unavailable(text))
+        if doubt is not None:
+            # Those above have somebody else, and come back if he does not have it.
+            raise doubt
         verdict.conclude()
         # Nobody has that NAR. The path itself is absent only if nobody has it with another one.
         now = await self.describe(path_hash)
@@ -90,10 +103,7 @@ class PathInfoMembers(PathInfoService):
     ) -> ByteStream | None:
         path_hash = description.store_path.hash
         verdict = Verdict()
-        members = [
-            NarMember(name, member, self._on_break(path_hash, index))
-            for index, name, member in self._in_turn(path_hash)
-        ]
+        members = [*self._nar_members(path_hash)]
         # Of a part there is no hash that it could go on under, unless somebody above has one.
         hashed = is_hashed_above() and length is None
         whole = not offset and length is None
@@ -158,6 +168,10 @@ class PathInfoMembers(PathInfoService):
 
         for index in sorted(range(len(self.members)), key=turn):
             yield index, self.names[index], self.members[index]
+
+    def _nar_members(self, path_hash: bytes) -> Iterator[NarMember]:
+        for index, name, member in self._in_turn(path_hash):
+            yield NarMember(name, member, self._on_break(path_hash, index))
 
     def _on_break(self, path_hash: bytes, index: int) -> Callable[[Exception], None]:
         return lambda error: self._failed(path_hash, index, error)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from tvixstore.errors import CorruptData, StoreError, Unavailable
 from tvixstore.log import Logger
 from tvixstore.nix import nixbase32
-from tvixstore.pathinfo.info import Description
+from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.elsewhere import elsewhere, is_elsewhere
 from tvixstore.policy.spool import Doubted
@@ -57,6 +57,11 @@ class NarMember:
     def once_more(self, error: Exception) -> list[NarMember]:
         """Itself, to be asked after all others, if `error` may pass: at most once."""
         return [replace(self, again=True)] if isinstance(error, Doubted) and not self.again else []
+
+    async def get(self, path_hash: bytes, *, others: bool) -> PathInfo | None:
+        """What it has of the path, with the content; `others` as for `open_nar`."""
+        with elsewhere(others and not self.again):
+            return await self.service.get(path_hash)
 
     async def open_nar(
         self,

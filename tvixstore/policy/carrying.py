@@ -10,15 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tvixstore.errors import Unavailable
 from tvixstore.policy import tasks
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.tracing import apart, here
-
-if TYPE_CHECKING:
-    from contextvars import Context
 
 Result = TypeVar("Result")
 
@@ -52,9 +49,7 @@ class Carrying:
             return False
         # What was begun a moment ago, and has not come to the breaker yet, is the probe.
         if self._task is None:
-            # In a context of its own: whoever asked may have had a moment left, which says nothing
-            # of how long the probe may take.
-            self._begin(call, apart(here()))
+            self._begin(call)
         return True
 
     async def aclose(self) -> None:
@@ -67,11 +62,11 @@ class Carrying:
         breaker = self.breaker
         return breaker.probe_is_due if breaker.is_open else not breaker.heard_within(self.silence)
 
-    def _begin(
-        self, call: Callable[[], Coroutine[Any, Any, Result]], context: Context | None = None
-    ) -> asyncio.Task[Result]:
+    def _begin(self, call: Callable[[], Coroutine[Any, Any, Result]]) -> asyncio.Task[Result]:
+        # In a context of its own: whoever asked may have had a moment left, which says nothing of
+        # how long the service may take, and would be counted against it.
         self._task = task = asyncio.get_running_loop().create_task(
-            call(), name="carried call", context=context
+            call(), name="carried call", context=apart(here())
         )
         task.add_done_callback(self._over)
         return task

@@ -58,6 +58,7 @@ class Spool:
         window: int = WINDOW,
         on_idle: Callable[[], None] = lambda: None,
         on_pass: Callable[[], None] = lambda: None,
+        on_doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self.size = 0
         self.released = 0
@@ -72,6 +73,7 @@ class Spool:
         self._window = window
         self._on_idle = on_idle
         self._on_pass = on_pass
+        self._on_doubt = on_doubt
         self._tail: deque[tuple[int, bytes]] = deque()
         self._tail_bytes = 0
         self._descriptor: int | None = None
@@ -146,6 +148,7 @@ class Spool:
         """Nothing comes, for that reason, though it may come again."""
         self.doubt = Doubted(str(error))
         self._wake()
+        self._on_doubt()
 
     def pieces(self) -> Iterator[bytes]:
         """All bytes from the start. Blocks: call it in a thread, while `whole`."""

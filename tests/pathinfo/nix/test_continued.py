@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from tests.pathinfo.nix.fake_upstream import Attempt, FakeUpstream
@@ -113,6 +116,71 @@ async def test_a_class_in_doubt_is_come_back_to(house: House) -> None:
     assert behind.asked
     for each in services:
         await each.aclose()
+
+
+@asynccontextmanager
+async def group(
+    house: House, *upstreams: FakeUpstream, split: bool = False
+) -> AsyncIterator[FallbackPathInfoService]:
+    """All in one class; or each in one of its own, within a class, if `split`."""
+    services = [house.service(each, retries=2) for each in upstreams]
+    names = [each.name for each in upstreams]
+    if split:
+        inner = [
+            RacingPathInfoService([each], [name])
+            for each, name in zip(services, names, strict=True)
+        ]
+        yield FallbackPathInfoService(inner, names)
+    else:
+        yield FallbackPathInfoService([RacingPathInfoService(services, names)], ["class"])
+    await settled(house)
+    for each in services:
+        await each.aclose()
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_content_comes_from_another_while_one_is_asked_again(
+    house: House, split: bool
+) -> None:
+    one, other = upstream("one", busy(9.0)), upstream("other", Attempt(body=LARGE))
+    async with group(house, one, other, split=split) as service:
+        info = await service.get(narinfo(LARGE).store_path.hash)
+        assert info is not None and info.nar_sha256 == narinfo(LARGE).nar_sha256
+        # It had not even tried again yet.
+        assert (len(one.opened), len(other.opened)) == (1, 1)
+        await house.fills.aclose()
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_content_comes_from_one_who_is_asked_again_if_nobody_else_has_it(
+    house: House, split: bool
+) -> None:
+    one = FakeUpstream(name="one")
+    one.add(narinfo(LARGE), busy(0.2), Attempt(body=LARGE))
+    other = upstream("other", Attempt(body=SMALL), SMALL)
+    async with group(house, one, other, split=split) as service:
+        info = await service.get(narinfo(LARGE).store_path.hash)
+    assert info is not None
+    assert [resume and resume.offset for _, resume in one.opened] == [None, BREAK]
+    assert not other.opened
+
+
+async def test_content_of_a_class_in_doubt_is_come_back_to(house: House) -> None:
+    one = FakeUpstream(name="one")
+    one.add(narinfo(LARGE), busy(0.2), Attempt(body=LARGE))
+    lacking = FakeUpstream(name="lacking")
+    async with group(house, one, lacking, split=True) as service:
+        assert await service.get(narinfo(LARGE).store_path.hash) is not None
+    assert [resume and resume.offset for _, resume in one.opened] == [None, BREAK]
+    assert lacking.asked
+
+
+async def test_content_that_nobody_brings_is_unknown(house: House) -> None:
+    one, other = upstream("one", busy(0.1)), upstream("other", busy(0.1))
+    async with group(house, one, other) as service:
+        with pytest.raises(Unavailable, match="busy"):
+            await service.get(narinfo(LARGE).store_path.hash)
+    assert max(len(one.opened), len(other.opened)) <= 6
 
 
 async def test_who_wants_to_be_left_alone_for_long_is_not_waited_for(house: House) -> None:

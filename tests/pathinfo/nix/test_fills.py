@@ -26,7 +26,7 @@ from tests.pathinfo.nix.house import (
 from tests.pathinfo.samples import nar_of
 from tvixstore.blob import BlobWriter, MemoryBlobService
 from tvixstore.errors import StorageFull
-from tvixstore.pathinfo.nix import fill
+from tvixstore.pathinfo.nix import fill, fills
 from tvixstore.pathinfo.nix.fill import Fill
 from tvixstore.tree import Content
 
@@ -171,24 +171,24 @@ class SlowBlobs(MemoryBlobService):
 async def test_large_nars_wait_for_a_slow_store_in_their_files(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fill, "LARGE", MIB)
+    monkeypatch.setattr(fills, "LARGE", MIB)
     blobs = SlowBlobs()
     house.content = Content(blobs, house.content.directories)
     upstream = FakeUpstream()
     service = house.service(upstream)
-    for number in range(fill.LARGE_INGESTS + 2):
+    for number in range(fills.LARGE_INGESTS + 2):
         nar = nar_of(os.urandom(2 * MIB))
         info = narinfo(nar, name=f"nar-{number}")
         upstream.add(info, Attempt(body=nar))
         description = await described(service, info)
         stream = await opened_nar(service, description, into=house.near)
         assert await stream.read_all() == nar
-    for _ in range(fill.LARGE_INGESTS):
+    for _ in range(fills.LARGE_INGESTS):
         await blobs.waiting.get()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await blobs.waiting.get()
     blobs.gate.set()
     await settled(house)
-    assert house.outcomes() == {"done": fill.LARGE_INGESTS + 2}
-    assert len(house.near.infos) == fill.LARGE_INGESTS + 2
+    assert house.outcomes() == {"done": fills.LARGE_INGESTS + 2}
+    assert len(house.near.infos) == fills.LARGE_INGESTS + 2

@@ -32,7 +32,7 @@ from tvixstore.errors import CorruptData, StorageFull, StoreError, Unavailable
 from tvixstore.nix import ContentAddress, NarInfo, NixHash
 from tvixstore.pathinfo import BreakerPathInfoService
 from tvixstore.pathinfo.nix import fill, substituter
-from tvixstore.pathinfo.nix.fill import Fills
+from tvixstore.pathinfo.nix.fills import Fills
 from tvixstore.policy.breaker import Breaker
 from tvixstore.tree import Content
 

@@ -8,61 +8,33 @@ and its path info goes to whoever asked for it. Nothing of a failed or lying dow
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Literal
 
 from tvixstore import nar
-from tvixstore.activity import Activity, Phase, Work, following
-from tvixstore.castore import SizeRule
+from tvixstore.activity import Phase, Work, following
 from tvixstore.errors import CorruptData, InvalidData, StorageFull, StoreError, Unavailable
-from tvixstore.kv import Refused
-from tvixstore.kv.files import FULL
 from tvixstore.log import Logger
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Download, Gone
-from tvixstore.policy.limit import Permits
-from tvixstore.policy.outage import Outage
+from tvixstore.policy.elsewhere import is_elsewhere
 from tvixstore.policy.spool import Spool
-from tvixstore.policy.tracing import Label, apart, clock, note, shared, spell, take_in
+from tvixstore.policy.tracing import Label, clock, shared, spell
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
-
     from tvixstore.castore import Node
     from tvixstore.kv import Hold
-    from tvixstore.metrics import Metrics
     from tvixstore.nix import StorePath
-    from tvixstore.pathinfo.nix.job import Job, Key
-    from tvixstore.pathinfo.nix.upstream import NarOrigin
+    from tvixstore.pathinfo.nix.fills import Fills
+    from tvixstore.pathinfo.nix.job import Job
     from tvixstore.pathinfo.service import PathInfoService
-    from tvixstore.pools import Pools
 
 # Nobody listens any more: finish if no more than this is missing, otherwise wait a little and stop.
 FINISH_BELOW = 64 << 20
 LINGER = 10.0
-# To ingest a NAR larger than this takes some 15 MiB of memory, however large it is: so many do it
-# at a time. The others wait in their files.
-LARGE = 4 << 20
-LARGE_INGESTS = 4
 # Seconds that whoever looks at it afterwards may want to know of.
 NOTICED = 0.01
 
-Followed = TypeVar("Followed")
-
 log = Logger("tvixstore.pathinfo.nix.fill")
-
-
-class Admission(Protocol):
-    """Guards the room in the state, and says once when there is none, and once when there is."""
-
-    def admits(self, size: int) -> bool:
-        """Whether the state takes so many bytes more."""
-
-    def failed(self, size: int, reason: str) -> None:
-        """So many bytes were to be written, and the disk was full."""
 
 
 class Fill:
@@ -77,11 +49,14 @@ class Fill:
         # What is told of it, in a trace that all who follow it take in.
         name = job.source.upstream.name
         self.step = shared(Label(name, "download"), "download")
+        # Wakes those who wait for the content: it is decided, or has come into doubt.
+        self._news = asyncio.Event()
         self.spool = Spool(
             table.directory,
             table.pools.files,
             on_idle=self.check_idle,
             on_pass=self._will_not_keep,
+            on_doubt=self._news.set,
         )
         self._table = table
         self._download = Download(
@@ -96,7 +71,7 @@ class Fill:
         self._into: dict[tuple[PathInfoService, StorePath], Description] = {}
         self._not_kept = "the store takes no more; free some space or raise max_size"
         # Whether it is known that the content is in, or will not be.
-        self._decided = asyncio.Event()
+        self._decided = False
         self._waiting = 0
         # Of the content that came in, for those who wait for it.
         self._hold: Hold | None = None
@@ -110,7 +85,7 @@ class Fill:
 
     def put_into(self, service: PathInfoService | None, description: Description) -> None:
         """Has the path info put into `service` when the content is in."""
-        if service is not None and not self._decided.is_set():
+        if service is not None and not self._decided:
             self._into[service, description.store_path] = description
 
     def measured(self) -> tuple[int, int | None, int]:
@@ -125,11 +100,12 @@ class Fill:
         return joined
 
     async def content(self) -> Node:
-        """Waits until the content is in, and returns its root; raises what went wrong."""
+        """Waits until the content is in, and returns its root; raises what went wrong, or
+        `Doubted` where something did and the caller has somebody else to turn to (`elsewhere`)."""
         self._waiting += 1
         try:
             with following(self.work, joined=self.is_joined()):
-                await self._decided.wait()
+                await self._decision()
             if self.node is not None:
                 # Whoever waited for it is going to refer to it.
                 await self.job.content.take(self.node)
@@ -142,6 +118,18 @@ class Fill:
         if self.error is not None:
             raise self.error
         raise StorageFull(f"{self._where} could not be kept: {self._not_kept}")
+
+    async def _decision(self) -> None:
+        patient = not is_elsewhere()
+        while not self._decided:
+            if self.spool.doubt is not None and not patient:
+                raise self.spool.doubt
+            self._news.clear()
+            await self._news.wait()
+
+    def _decide(self) -> None:
+        self._decided = True
+        self._news.set()
 
     def check_idle(self) -> None:
         """Starts or stops the clock for a download that nobody follows."""
@@ -164,13 +152,13 @@ class Fill:
 
     def _let_go(self) -> None:
         """Holds the content no longer than until all who waited for it hold it themselves."""
-        if self._hold is not None and not self._waiting and self._decided.is_set():
+        if self._hold is not None and not self._waiting and self._decided:
             self._hold.release()
 
     def _will_not_keep(self) -> None:
         """The spool only passes. Who waits for the content does not read, and so would wait, with
         the download, for readers that there may be none of."""
-        self._decided.set()
+        self._decide()
         self.check_idle()
         if self.work.phase == "downloading":
             self.work.enter("passing")
@@ -206,7 +194,7 @@ class Fill:
             self._table.metrics.fills.labels(outcome).inc()
             self._end(outcome)
             self._tell_of_end(outcome)
-            self._decided.set()
+            self._decide()
             self._let_go()
             await self.spool.release()
 
@@ -307,7 +295,7 @@ class Fill:
             self.error = Unavailable(f"{self._where}: the download was stopped")
             self.spool.fail(self.error)
             self._end("cancelled")
-            self._decided.set()
+            self._decide()
         if self.step.ended is None:
             self._tell_of_end("cancelled")
 
@@ -324,152 +312,3 @@ class Fill:
         )
         if error is not None:
             self.job.on_failure(error)
-
-
-@dataclass(eq=False)
-class Fills:
-    """The table of all fills of a composition; `aclose` cancels them."""
-
-    directory: Path
-    pools: Pools
-    metrics: Metrics
-    admission: Admission | None = None
-    max_downloads: int = 32
-    verify_ahead: int = 1 << 20
-    # How the Directories that are made of NARs state their sizes.
-    sizes: SizeRule = SizeRule.DOCUMENTED
-    # Where those who look see what is under way.
-    activity: Activity = field(default_factory=Activity)
-    _downloads: Permits = field(init=False)
-    _turns: WeakKeyDictionary[NarOrigin, asyncio.Semaphore] = field(
-        default_factory=WeakKeyDictionary
-    )
-    _large_ingests: asyncio.Semaphore = field(init=False)
-    _running: dict[Key, Fill] = field(default_factory=dict)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _unwritable: Outage = field(
-        default_factory=lambda: Outage(log, "store.passing", "store.keeping")
-    )
-
-    def __post_init__(self) -> None:
-        self._downloads = Permits(self.max_downloads, "max_downloads")
-        self._large_ingests = asyncio.Semaphore(LARGE_INGESTS)
-
-    def change(self, *, max_downloads: int, verify_ahead: int, sizes: SizeRule) -> None:
-        """From now on it is so for what begins; what runs goes on."""
-        self.max_downloads = self._downloads.count = max_downloads
-        self._downloads.settle()
-        self.verify_ahead = verify_ahead
-        self.sizes = sizes
-
-    async def outlast(self) -> None:
-        """Returns when all fills are over that are under way now."""
-        if running := set(self._tasks):
-            await asyncio.wait(running)
-
-    async def follow(
-        self, job: Job, follow: Callable[[Fill], Awaitable[Followed]]
-    ) -> Followed | None:
-        """Follows the fill of that NAR, one under way if there is; `None` if the NAR is gone."""
-        fill = self.running(job)
-        if fill is not None:
-            note("joined", "joined a download that was under way")
-            take_in(fill.step)
-        if fill is not None and fill.job.source.upstream != job.source.upstream:
-            try:
-                return await follow(fill)
-            except (StoreError, Gone) as error:
-                log.debug("fill.joined", node=job.source.upstream.name, reason=str(error))
-        fill = self.running(job) or self.start(job)
-        try:
-            return await follow(fill)
-        except Gone:
-            return None
-
-    def running(self, job: Job) -> Fill | None:
-        """The fill of the same NAR that is under way, if it can still succeed.
-
-        One that is in doubt is followed by who has nobody but its upstream to ask.
-        """
-        fill = self._running.get(job.key)
-        if fill is None or fill.error is not None:
-            return None
-        return None if fill.doubted and fill.job.source.upstream != job.source.upstream else fill
-
-    def start(self, job: Job, *, shared: bool = True) -> Fill:
-        """A new fill. One that is not `shared` only passes through, for its single reader."""
-        fill = Fill(self, job, keep=shared and self.admits(job))
-        self.activity.begin(fill.work)
-        if shared:
-            self._running[job.key] = fill
-        take_in(fill.step)
-        # Its own context: a caller's deadline is not the download's.
-        fill.task = asyncio.get_running_loop().create_task(
-            fill.run(), name=f"fill {job.source.store_path}", context=apart(fill.step)
-        )
-        self._tasks.add(fill.task)
-        fill.task.add_done_callback(lambda task: self._ended(fill, task))
-        self.metrics.fills_running.inc()
-        return fill
-
-    def admits(self, job: Job) -> bool:
-        """Whether what the job brings could be kept now."""
-        return self.admission is None or self.admission.admits(job.source.nar_size)
-
-    def turn_to_ingest(self, job: Job) -> AbstractAsyncContextManager[None]:
-        """Held while the job's NAR is ingested. A disk may be slower than the upstreams."""
-        return self._large_ingests if job.source.nar_size > LARGE else nullcontext()
-
-    @asynccontextmanager
-    async def turn_to_download(self, job: Job) -> AsyncIterator[None]:
-        """Waits for a place among the downloads from that upstream, then among all downloads.
-
-        In this order, so that those who wait for a slow upstream take nobody else's place.
-        """
-        upstream = job.source.upstream
-        if upstream.max_downloads is None:
-            async with self._place():
-                yield
-            return
-        turns = self._turns.setdefault(upstream, asyncio.Semaphore(upstream.max_downloads))
-        async with turns, self._place():
-            yield
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        permit = await self._downloads.acquire()
-        try:
-            yield
-        finally:
-            permit.release()
-
-    def forget(self, fill: Fill) -> None:
-        """Takes a fill that is over out of the table."""
-        if self._running.get(fill.job.key) is fill:
-            del self._running[fill.job.key]
-
-    def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self.metrics.fills_running.dec()
-        self.forget(fill)
-        fill.settle()
-
-    def not_kept(self, job: Job, error: Exception) -> None:
-        """What was fetched could not be written; clients are served without keeping it."""
-        if isinstance(error, Refused):
-            return
-        full = isinstance(error, StorageFull) or getattr(error, "errno", None) in FULL
-        if full and self.admission is not None:
-            self.admission.failed(job.source.nar_size, str(error))
-        else:
-            self._unwritable.failed(error)
-
-    def kept(self) -> None:
-        """What was fetched is in the state: all is well."""
-        self._unwritable.over()
-
-    async def aclose(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

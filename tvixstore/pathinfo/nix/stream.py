@@ -12,7 +12,8 @@ from tvixstore.policy.tracing import note
 from tvixstore.streams import ByteStream
 
 if TYPE_CHECKING:
-    from tvixstore.pathinfo.nix.fill import Fill, Fills
+    from tvixstore.pathinfo.nix.fill import Fill
+    from tvixstore.pathinfo.nix.fills import Fills
 
 log = Logger("tvixstore.pathinfo.nix.stream")
 

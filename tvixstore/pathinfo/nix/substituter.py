@@ -25,7 +25,8 @@ from tvixstore.nix import KeyRing, NarInfo, nixbase32
 from tvixstore.pathinfo.answer_rows import ABSENT
 from tvixstore.pathinfo.info import Description, PathInfo
 from tvixstore.pathinfo.nix.download import Gone, NarSource
-from tvixstore.pathinfo.nix.fill import Fill, Fills
+from tvixstore.pathinfo.nix.fill import Fill
+from tvixstore.pathinfo.nix.fills import Fills
 from tvixstore.pathinfo.nix.job import Job
 from tvixstore.pathinfo.nix.stream import NarStream
 from tvixstore.pathinfo.nix.trust import Proof, judge
