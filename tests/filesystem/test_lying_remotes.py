@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rpc.client.scripted import looks_up, says, scripted
+from tests.rpc.client.scripted import Script, looks_up, says, scripted
 from tests.rpc.client.support import fills_in
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, Node, SymlinkNode
 from tvixstore.castore.wire import encode_entry
@@ -106,7 +106,7 @@ async def liar(
         singly = looks_up(directories, lambda request: request.digest)
         await singly(_Recursive(stream, whole))  # type: ignore[arg-type]
 
-    script = {
+    script: Script = {
         GET_PATH_INFO: says(info),
         GET_DIRECTORY: directory,
         STAT_BLOB: says([]),

@@ -43,7 +43,8 @@ CREDENTIALS: dict[str, tuple[str | None, set[Right]]] = {
 }
 REFUSED = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED}
 FREE = {"health.v1.Health"}
-CHANGING = ("Put",)
+# What is found lacking nothing is held for who asks, and he has to be one who puts.
+CHANGING = ("Put", "Lacking")
 
 
 async def rows() -> dict[str, Row]:
