@@ -12,12 +12,13 @@ from tests.blob.conformance import noise
 from tests.blob.scripted import Scripted, chunks_of, cut, read, read_until_it_breaks
 from tests.blob.stores import local_store
 from tests.support.virtual_clock import now, virtual_clock
-from tvixstore.blob import BlobService, CachedBlobService, Chunk
+from tvixstore.blob import BlobService, CachedBlobService, Chunk, MemoryBlobService
 from tvixstore.castore import Digest
 from tvixstore.errors import CorruptData, Incomplete, StorageFull, Unavailable
 from tvixstore.metrics import Metrics
 from tvixstore.policy.filling import LINGER
 from tvixstore.pools import Pools
+from tvixstore.streams import ByteStream
 
 KIB = 1 << 10
 CHUNK = 100 * KIB
@@ -437,3 +438,51 @@ async def test_a_blob_is_kept_though_there_is_no_room_to_spool_it() -> None:
         await near.kept.wait()
         assert digest in near.blobs
         cache.directory.mkdir()
+
+
+class Endless(MemoryBlobService):
+    """Has every blob, and comes to the end of none."""
+
+    streams = 0
+
+    async def chunks(self, digest: Digest) -> list[Chunk]:
+        return []
+
+    async def open_read(
+        self,
+        digest: Digest,
+        offset: int = 0,
+        length: int | None = None,
+        size: int | None = None,
+    ) -> ByteStream:
+        self.streams += 1
+        return EndlessStream(self)
+
+
+class EndlessStream(ByteStream):
+    def __init__(self, blobs: Endless) -> None:
+        self._blobs = blobs
+
+    async def __anext__(self) -> bytes:
+        await asyncio.sleep(1)
+        return bytes(16 * KIB)
+
+    async def aclose(self) -> None:
+        self._blobs.streams -= 1
+
+
+@pytest.mark.parametrize("read", [1, 400 * KIB])
+@virtual_clock
+async def test_a_blob_without_end_is_not_fetched_for_nobody(read: int) -> None:
+    far = Endless()
+    async with cached(Scripted(), far) as cache:
+        # Little enough to be finished, if it were all.
+        stream = await cache.open_read(Digest.of(b"endless"), size=300 * KIB)
+        assert stream is not None
+        async with stream:
+            while read > 0:
+                read -= len(await anext(stream))
+        assert far.streams == 1
+        async with asyncio.timeout(45):
+            while far.streams:  # noqa: ASYNC110
+                await asyncio.sleep(1)

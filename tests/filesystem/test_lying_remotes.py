@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.rpc.client.scripted import looks_up, says, scripted
+from tests.rpc.client.scripted import Answer, Script, looks_up, says, scripted
 from tests.rpc.client.support import fills_in
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, Node, SymlinkNode
 from tvixstore.castore.wire import encode_entry
@@ -95,9 +96,9 @@ async def liar(
     pools: Pools,
     root: Digest,
     directories: Mapping[Digest, list[Directory | Raw]],
-    blob: bytes = DATA,
+    blob: bytes | Answer = DATA,
 ) -> AsyncIterator[Liar]:
-    """What the daemon says by digest; it gives `blob` for any."""
+    """What the daemon says by digest; it gives `blob` for any, or answers so."""
     (folder / "in/here").mkdir(parents=True)
     info = PathInfo(store_path=PATH, nar_sha256=bytes(32), nar_size=1, node=DirectoryNode(root, 1))
     whole = [each for said in directories.values() for each in said]
@@ -106,11 +107,11 @@ async def liar(
         singly = looks_up(directories, lambda request: request.digest)
         await singly(_Recursive(stream, whole))  # type: ignore[arg-type]
 
-    script = {
+    script: Script = {
         GET_PATH_INFO: says(info),
         GET_DIRECTORY: directory,
         STAT_BLOB: says([]),
-        READ_BLOB: says(blob),
+        READ_BLOB: says(blob) if isinstance(blob, bytes) else blob,
     }
     async with scripted(script) as (peer, _), fills_in(folder / "spool") as fills:
         content = Content(GrpcBlobService(peer), GrpcDirectoryService(peer))
@@ -223,3 +224,20 @@ async def test_a_tree_that_goes_down_without_end_is_no_path(
     async with liar(tmp_path, pools, chain[-1].digest, said) as liar_:
         with pytest.raises(InvalidData, match="levels"):
             await WAYS[way](liar_)
+
+
+async def endless(stream: Any) -> None:
+    await stream.recv_message()
+    while True:
+        await stream.send_message(bytes(1 << 18))
+
+
+@pytest.mark.parametrize("way", ["cat", "nar", "extract"])
+async def test_a_blob_without_end_is_left_once_it_is_longer_than_its_file(
+    tmp_path: Path, pools: Pools, way: str
+) -> None:
+    said = Directory.of([(b"file", FileNode(FILE.digest, 2 << 20))])
+    async with liar(tmp_path, pools, said.digest, {said.digest: [said]}, endless) as liar_:
+        with pytest.raises(CorruptData, match="bytes long|is longer than"):
+            await WAYS[way](liar_)
+        assert not (tmp_path / "in/here/out/file").exists()

@@ -29,7 +29,8 @@ pytestmark = pytest.mark.may_leave("threads", "files")
 
 REFUSED = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED}
 FREE = {"health.v1.Health"}
-CHANGING = ("Put",)
+# What is found lacking nothing is held for who asks, and he has to be one who puts.
+CHANGING = ("Put", "Lacking")
 
 
 async def rows() -> dict[str, Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -339,3 +340,35 @@ async def test_directories_of_10000_entries_travel() -> None:
         wanted = methods.GET_DIRECTORY.request.encode(GetDirectory(root.digest, recursive=True))
         call = await client.call(methods.GET_DIRECTORY.path(), wanted)
         assert call.messages == [root.wire, child.wire]
+
+
+async def test_who_stops_reading_and_leaves_takes_his_calls_with_him(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = Store()
+    digest = await store.blobs.put(os.urandom(8 << 20))
+    async with serving(store) as served:
+        async with raw_client(served.address) as client:
+            # Nothing but the socket holds it back, and nobody reads that.
+            client.h2.increment_flow_control_window(1 << 30)
+            client.flush()
+            numbers = [client.begin(READ) for _ in range(8)]
+            for number in numbers:
+                client.h2.increment_flow_control_window(1 << 30, number)
+                client.send(number, framed(READ_BLOB.encode(digest)), end=True)
+            (connection,) = served.server._connections.open
+            async with asyncio.timeout(20):
+                while connection.connection.write_ready.is_set():  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                calls = connection.calls()
+                assert len(calls) == len(numbers)
+                for number in numbers:
+                    client.h2.reset_stream(number)
+                client.flush()
+                # They are over, and wait until they may say so.
+                route = ("castore.v1.BlobService/Read", "CANCELLED", "cancelled")
+                while served.counted(*route) < len(numbers):  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+        done, left = await asyncio.wait(calls, timeout=20)
+        assert len(done) == len(calls) and not left
+    assert "Traceback" not in caplog.text

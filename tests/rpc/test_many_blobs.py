@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from grpclib.const import Status
 
+from tests.blob.filling_up import FillsUp
 from tests.http.support import Store
 from tests.rpc.client.support import front, in_memory
 from tests.rpc.raw import RawClient, framed, raw_client
 from tests.rpc.support import serving
+from tests.rpc.test_put_scenarios import given_up, has
 from tests.rpc.test_server import EMPTY, STAT
 from tvixstore.access import Access
 from tvixstore.castore import Digest
@@ -109,22 +111,61 @@ async def test_who_breaks_off_within_a_blob_leaves_nothing_of_it() -> None:
         await client.heard()
         client.h2.reset_stream(number)
         client.flush()
-        await client.heard()
+        # Its call is over, with its task and all that it had read.
+        await given_up(served, "v1.Blobs/Put")
+        assert not served.front.activity.requests["grpc"]()
         # The connection still serves, and what was cut short is not there.
         asked = BLOB_DIGESTS.encode([Digest.of(b"half" * 100)])
         (reply,) = (await client.call(LACKING, asked)).messages
         assert BLOB_DIGESTS.decode(reply) == [Digest.of(b"half" * 100)]
 
 
-async def test_who_may_only_read_puts_no_blobs() -> None:
+@pytest.mark.parametrize("path", [PUT, LACKING])
+async def test_who_may_only_read_neither_puts_blobs_nor_holds_any(path: str) -> None:
     store = Store()
+    digest = Digest.of(b"data")
+    request = BLOB_BATCH.encode([b"data"]) if path == PUT else BLOB_DIGESTS.encode([digest])
     async with (
         serving(store, access=Access.of("read")) as served,
         raw_client(served.address) as client,
     ):
-        call = await client.call(PUT, BLOB_BATCH.encode([b"data"]))
+        call = await client.call(path, request)
         assert call.status in (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED)
-        assert not await store.content.blobs.has(Digest.of(b"data"))
+        assert not await store.content.blobs.has(digest)
+
+
+async def test_who_stalls_within_a_batch_is_left() -> None:
+    async with (
+        serving(limits=Limits(stall=0.05)) as served,
+        raw_client(served.address) as client,
+    ):
+        number = client.begin(PUT)
+        client.send(number, framed(BLOB_BATCH.encode([b"whole"])))
+        client.send(number, framed(BLOB_BATCH.encode([b"half" * 100]))[:50])
+        call = await client.ended(number)
+        assert call.status is Status.DEADLINE_EXCEEDED
+        assert "the client sent nothing for 0.05 s" in call.headers["grpc-message"]
+        assert not await has(client, Digest.of(b"half" * 100))
+
+
+async def test_a_batch_above_the_limit_is_refused_before_it_is_read(client: RawClient) -> None:
+    number = client.begin(PUT)
+    client.send(number, framed(BLOB_BATCH.encode([b"whole"])))
+    client.send(number, b"\0" + (4 * 1024 * 1024 + 1).to_bytes(4, "big"))
+    call = await client.ended(number)
+    assert call.status is Status.RESOURCE_EXHAUSTED
+    assert "message 1 is 4194305 bytes long" in call.headers["grpc-message"]
+
+
+async def test_a_store_that_fills_up_within_a_batch_says_so() -> None:
+    blobs = FillsUp()
+    async with serving(Store(blobs)) as served, raw_client(served.address) as client:
+        batch = BLOB_BATCH.encode([b"%d" % number * 50_000 for number in range(8)])
+        for room, status in ((100, Status.RESOURCE_EXHAUSTED), (1 << 30, Status.OK)):
+            blobs.room = room
+            number = client.begin(PUT)
+            await client.send_all(number, framed(batch))
+            assert (await client.ended(number)).status is status
 
 
 async def test_more_tiny_blobs_than_a_reply_can_name_go_in_several_calls() -> None:

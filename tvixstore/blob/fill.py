@@ -162,6 +162,10 @@ class BlobFill(Fill):
             await self._spool(part)
             self.spool.publish([part], self.spool.size + len(part))
             await self.spool.room()
+        if self._total is not None and self.spool.size > self._total:
+            # It was a hint, and wrong. It may have no end, and is not finished for nobody.
+            self._total = None
+            self.check_idle()
 
     async def _spool(self, part: bytes) -> None:
         spool = self.spool

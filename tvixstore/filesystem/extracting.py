@@ -209,11 +209,14 @@ class _Extraction:
                     parts.append(part)
                     held += len(part)
                     size += len(part)
+                    if size > node.size:
+                        # It may have no end.
+                        break
                     if held >= _SLICE:
                         await self._files.run(_write_all, opened, parts)
                         parts, held = [], 0
                 if size != node.size:
-                    raise CorruptData(f"blob {node.digest} is {size} bytes long, not {node.size}")
+                    raise CorruptData(f"blob {node.digest} is not {node.size} bytes long")
                 await self._files.run(_write_all, opened, parts)
                 await self._files.run(opened.finish)
             finally:

@@ -14,6 +14,7 @@ from h2.exceptions import ProtocolError
 from tvixstore.errors import CorruptData, InvalidData, ReadOnly, StoreError, Unsupported
 from tvixstore.rpc.methods import (
     CALCULATE_NAR,
+    LACKING_BLOBS,
     LIST_PINS,
     PIN,
     PUT_BLOB,
@@ -28,7 +29,9 @@ from tvixstore.rpc.methods import (
 # What ends a call without a word of the peer's.
 LOST: Final = (StreamTerminatedError, ProtocolError, CallError, OSError)
 # Calls that bring the peer something to judge, and what it may say against that.
-_JUDGED: Final = frozenset({PUT_BLOB, PUT_BLOBS, PUT_DIRECTORY, PUT_PATH_INFO, CALCULATE_NAR})
+_JUDGED: Final = frozenset(
+    {LACKING_BLOBS, PUT_BLOB, PUT_BLOBS, PUT_DIRECTORY, PUT_PATH_INFO, CALCULATE_NAR}
+)
 _REFUSALS: Final[dict[Status, type[StoreError]]] = {
     Status.INVALID_ARGUMENT: InvalidData,
     Status.PERMISSION_DENIED: ReadOnly,

@@ -167,6 +167,10 @@ class _Connection(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        # Calls that are ending wait until they may write how they ended. grpclib never tells them
+        # that there is nobody left to read it; this does, and that their streams are gone.
+        self.connection._connection.streams.clear()
+        self.connection.resume_writing()
         self._connections.lost(self, self._calls)
 
     def data_received(self, data: bytes) -> None:

@@ -106,8 +106,9 @@ def _store_rows(front: GrpcFront) -> list[Row]:
         Row(methods.LIST_PATH_INFOS, _stream_out(path_infos.list), "read", gathers=True),
         Row(methods.DESCRIBE, _unary(proxy.describe, told("lookup", methods.DESCRIBE)), "read"),
         Row(methods.OPEN_NAR, _stream_out(proxy.open_nar, told("nar", methods.OPEN_NAR)), "read"),
-        Row(methods.LACKING_BLOBS, _unary(blobs.lacking), "read"),
         Row(methods.BLOBS_AT_HAND, _stream_out(blobs.at_hand), "read"),
+        # For who is about to put them: what is found is held for him, so it is for no one else.
+        Row(methods.LACKING_BLOBS, _unary(blobs.lacking), "write"),
         Row(methods.PUT_BLOBS, _stream_in(blobs.put_many), "write"),
     ]
 
