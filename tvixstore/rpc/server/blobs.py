@@ -7,10 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
+from tvixstore.activity import Activity
 from tvixstore.blob import BlobService, Chunk
 from tvixstore.castore import Digest
 from tvixstore.rpc.messages import StatBlob
 from tvixstore.rpc.server.refusals import absent
+from tvixstore.rpc.server.uploads import Sending
 from tvixstore.streams import ByteStream
 
 # Of one message of a stream of bytes, at most.
@@ -35,6 +37,7 @@ class BlobHandlers:
     blobs: BlobService
     # A longer list of chunks does not fit into a message. None at all is always right.
     message_bytes: int
+    activity: Activity
 
     async def stat(self, request: StatBlob) -> Sequence[Chunk]:
         if not request.send_chunks:
@@ -50,8 +53,10 @@ class BlobHandlers:
 
     async def put_many(self, batches: AsyncGenerator[Sequence[bytes], None]) -> Sequence[Digest]:
         digests: list[Digest] = []
-        async for batch in batches:
-            digests += await self.blobs.put_many(batch)
+        with Sending(self.activity, "blobs") as sending:
+            async for batch in batches:
+                sending.received += sum(map(len, batch))
+                digests += await self.blobs.put_many(batch)
         return digests
 
     async def read(self, digest: Digest) -> AsyncGenerator[bytes, None]:
@@ -62,7 +67,9 @@ class BlobHandlers:
                 yield part
 
     async def put(self, parts: AsyncGenerator[bytes, None]) -> Digest:
-        async with await self.blobs.open_write() as writer:
-            async for part in parts:
-                await writer.write(part)
-            return await writer.close()
+        with Sending(self.activity, "a blob") as sending:
+            async with await self.blobs.open_write() as writer:
+                async for part in parts:
+                    sending.received += len(part)
+                    await writer.write(part)
+                return await writer.close()
