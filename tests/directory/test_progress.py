@@ -30,3 +30,4 @@ async def test_each_reader_is_told_of_the_one_fill_and_who_joined_it() -> None:
     assert {(each.kind, each.what) for each in one + other} == {("closure", str(root))}
     assert [each.joined for each in (one[0], other[0])] == [False, True]
     assert one[-1].over and other[-1].over
+    assert one[-1].bytes == sum(len(each.wire) for each in closure)

@@ -20,7 +20,7 @@ from tests.http.support import (
 )
 from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.access import Access
-from tvixstore.activity import Watch, Work
+from tvixstore.activity import UpstreamState, Watch, Work
 from tvixstore.activity.registry import MOST_WATCHERS
 from tvixstore.http import activity as room
 
@@ -176,14 +176,13 @@ async def test_who_is_slow_to_take_one_is_given_the_next_as_it_is_then() -> None
     """Nothing is made that nobody takes, and nothing is made up for."""
     served, ended = front(), asyncio.Event()
     made = 0
-    snapshot = served.activity.snapshot
 
-    def counting() -> dict[str, Any]:
+    def asked_of_each_snapshot() -> list[UpstreamState]:
         nonlocal made
         made += 1
-        return snapshot()
+        return []
 
-    served.activity.snapshot = counting  # type: ignore[method-assign]
+    served.activity.upstreams = asked_of_each_snapshot
     async with room._Events(Watch(served.activity, "http", ended), 1.0) as events:
         assert b'"fills":[]' in await anext(events)
         served.activity.begin(Work("nar", "/nix/store/x", "mirror"))

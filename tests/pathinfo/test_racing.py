@@ -155,10 +155,11 @@ async def test_after_a_break_the_nar_goes_on_from_another_member() -> None:
 
 @virtual_clock
 async def test_a_part_breaks_off_and_the_client_resumes_from_another_member() -> None:
-    breaks, healthy = Scripted(breaks_at=40), Scripted()
-    service = race(breaks, healthy)
+    breaks, other = Scripted(breaks_at=40), Scripted(breaks_at=30)
+    service = race(breaks, other)
     came = await read_until_it_breaks(await service.open_nar(info_of(), 10))
     assert came == nar_of()[10:40]
+    other.breaks_at = None
     rest = await read(await service.open_nar(info_of(), 10 + len(came)))
     assert nar_of()[:10] + came + rest == nar_of()
 

@@ -8,6 +8,7 @@ import pytest
 from tests.support.virtual_clock import virtual_clock
 from tvixstore.errors import CorruptData, StorageFull, Unavailable, Untrusted
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.deadline import bounded
 from tvixstore.policy.race import Member, race
 from tvixstore.policy.timeout import answer_within
 
@@ -297,3 +298,29 @@ async def test_a_stream_that_broke_counts_like_a_call_that_failed() -> None:
     assert state(breaker) == "closed"
     breaker.broke(CorruptData("wrong bytes"))
     assert state(breaker) == "open"
+
+
+@virtual_clock
+async def test_a_deadline_of_the_caller_counts_only_after_a_while() -> None:
+    breaker = Breaker(failures=1, slow=3.0)
+
+    async def hurried(seconds: float) -> str:
+        with bounded(seconds):
+            return await outcome(breaker, lambda: answer_within(60.0, hang))
+
+    for _ in range(10):
+        assert await hurried(2.9) == "failed"
+    assert state(breaker) == "closed"
+    await hurried(3.1)
+    assert state(breaker) == "open"
+
+
+@virtual_clock
+async def test_a_probe_that_comes_to_its_callers_deadline_has_failed() -> None:
+    breaker = Breaker(failures=1, open_for=30.0)
+    await outcome(breaker, fail)
+    await asyncio.sleep(30.0)
+    with bounded(0.1):
+        assert await outcome(breaker, lambda: answer_within(60.0, hang)) == "failed"
+    await asyncio.sleep(29.0)
+    assert await outcome(breaker, present) == "left alone"

@@ -12,7 +12,7 @@ from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.carrying import Carrying
 from tvixstore.policy.deadline import bounded
 from tvixstore.policy.race import Member, race
-from tvixstore.policy.timeout import Timeout
+from tvixstore.policy.timeout import Hurried, Timeout
 
 Call = Callable[[], Coroutine[Any, Any, str | None]]
 
@@ -162,6 +162,21 @@ async def test_the_deadline_of_who_left_is_not_counted_against_a_slow_member() -
         await asyncio.sleep(5.0)
     assert not breaker.is_open
     assert slow.ended == 20
+
+
+@virtual_clock
+async def test_many_in_a_hurry_at_once_do_not_open_the_breaker() -> None:
+    # Of whom one is carried on, and the others are not.
+    breaker, slow = Breaker(failures=1), Answering(1.0)
+    _, call = carried(breaker, lambda: Timeout(5.0).run(slow))
+
+    async def in_a_hurry() -> str | None:
+        with bounded(0.05):
+            return await call()
+
+    answers = await asyncio.gather(*[in_a_hurry() for _ in range(20)], return_exceptions=True)
+    assert sum(isinstance(each, Hurried) for each in answers) == 19
+    assert not breaker.is_open
 
 
 @virtual_clock

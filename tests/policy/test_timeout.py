@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.errors import Unavailable
 from tvixstore.policy.deadline import bounded
 from tvixstore.policy.retry import Retry
-from tvixstore.policy.timeout import Scope, Timeout, answer_within
+from tvixstore.policy.timeout import Hurried, Scope, Timeout, answer_within
 
 
 async def hang() -> str:
@@ -37,6 +38,24 @@ async def test_it_gives_up_and_says_after_how_long() -> None:
 async def test_an_earlier_deadline_of_the_caller_comes_first() -> None:
     with bounded(2.0), pytest.raises(Unavailable, match="within 2 s"):
         await Timeout(5.0).run(hang)
+
+
+@virtual_clock
+async def test_who_was_hurried_is_told_from_who_had_its_time() -> None:
+    async def attempts() -> str:
+        return await Retry(attempts=3).run(lambda: Timeout(4.0).run(hang))
+
+    cases: list[tuple[Timeout, Callable[[], Awaitable[str]], float, bool]] = [
+        (Timeout(5.0), hang, 2.0, True),
+        (Timeout(5.0), hang, 9.0, False),
+        (Timeout(4.0, overall=6.0), attempts, 5.0, True),
+        # Its second attempt has less than its time, and not for the caller.
+        (Timeout(4.0, overall=6.0), attempts, 7.0, False),
+    ]
+    for timeout, call, deadline, hurried in cases:
+        with bounded(deadline), pytest.raises(Unavailable) as raised:
+            await timeout.run(call)
+        assert isinstance(raised.value, Hurried) is hurried
 
 
 @virtual_clock

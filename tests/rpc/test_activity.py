@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from grpclib.const import Status
 
+from tests.directory.samples import LEAF
+from tests.rpc.raw import framed, raw_client
 from tests.rpc.support import serving
 from tvixstore.access import Access
 from tvixstore.activity import Work
 from tvixstore.activity.registry import MOST_WATCHERS
 from tvixstore.errors import CorruptData, InvalidData, ReadOnly, StoreError, Unavailable
 from tvixstore.rpc import activity_messages as messages
+from tvixstore.rpc import methods
 from tvixstore.rpc.client import Peer, watch
 from tvixstore.rpc.client.activity import _parsed
 
@@ -51,6 +55,49 @@ async def test_snapshots_follow_what_is_under_way(served: Served, peer: Peer) ->
     async with asyncio.timeout(30):
         while served.front.activity.watchers["grpc"]:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+
+
+async def shown(served: Served, what: str, size: int) -> None:
+    """Returns once that upload is told of, with so many bytes."""
+    async with asyncio.timeout(10):
+        while True:
+            fills = json.loads(await served.front.activity.text())["fills"]
+            if [(each["what"], each["bytes"]) for each in fills] == [(what, size)]:
+                assert (fills[0]["kind"], fills[0]["source"]) == ("upload", "client")
+                assert (fills[0]["phase"], fills[0]["total"]) == ("receiving", None)
+                return
+            await asyncio.sleep(0.001)
+
+
+SENT = [
+    (methods.PUT_BLOB, "a blob", b"x" * 1000, 1000),
+    (methods.PUT_DIRECTORY, "Directories", LEAF, len(LEAF.wire)),
+    (methods.PUT_BLOBS, "blobs", [b"one", b"two"], 6),
+]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize(
+    ("method", "what", "message", "size"), SENT, ids=[each[1] for each in SENT]
+)
+async def test_what_a_client_sends_is_shown_while_it_does(
+    served: Served, method: Any, what: str, message: Any, size: int, leaves: bool
+) -> None:
+    async with raw_client(served.address) as client:
+        number = client.begin(method.path())
+        client.send(number, framed(method.request.encode(message)))
+        await shown(served, what, size)
+        if leaves:
+            client.h2.reset_stream(number)
+            client.flush()
+        else:
+            client.h2.end_stream(number)
+            client.flush()
+            assert (await client.ended(number)).status is Status.OK
+    async with asyncio.timeout(10):
+        while len(served.front.activity):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert served.front.activity.snapshot()["totals"]["bytes"] == size
 
 
 async def test_a_drain_does_not_wait_for_watchers() -> None:

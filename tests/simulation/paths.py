@@ -73,6 +73,12 @@ def info_of(name: str) -> PathInfo:
     return made_of(name, StorePath(name.encode().ljust(20, b"."), name))
 
 
+def _part(random: Random, size: int) -> tuple[int, int | None]:
+    """From where, and how long."""
+    offset = random.randrange(size)
+    return offset, random.choice([None, random.randrange(1, size)])
+
+
 async def simulate_paths(
     seed: int, fallback: Callable[..., PathInfoService] = FallbackPathInfoService
 ) -> list[str]:
@@ -103,8 +109,10 @@ async def simulate_paths(
     root = fallback(classes, ["near", "far"], LOOKUP)
 
     async def read(name: str, begins: float) -> None:
+        part = (0, None) if random.random() < 0.6 else _part(random, len(nar_of(name)))
         await asyncio.sleep(begins)
-        info = info_of(name)
+        info, (offset, length) = info_of(name), part
+        wanted = nar_of(name)[offset : None if length is None else offset + length]
         begun = now()
         holders = [
             place for place, store in enumerate(stores) if info.store_path.hash in store.infos
@@ -115,7 +123,7 @@ async def simulate_paths(
             if now() - begun > LOOKUP + 1e-6:
                 broken.append(f"seed {seed}: describe took {now() - begun:.3f} s")
             if description is not None:
-                stream = await root.open_nar(description)
+                stream = await root.open_nar(description, offset, length)
                 what = None if stream is None else await stream.read_all()
         except (Unavailable, CorruptData) as error:
             if any(healthy[place] for place in holders):
@@ -123,8 +131,8 @@ async def simulate_paths(
             return
         if what is None and holders:
             broken.append(f"seed {seed}: a false absent: {name}")
-        if what is not None and what != nar_of(name):
-            broken.append(f"seed {seed}: wrong bytes: {name}")
+        if what is not None and what != wanted:
+            broken.append(f"seed {seed}: wrong bytes: {name}, {length} at {offset}")
 
     readers = [
         asyncio.create_task(read(random.choice(SEEDS_OF_NARS), random.uniform(0, 60.0)))

@@ -18,6 +18,7 @@ from tvixstore.castore import Digest
 from tvixstore.errors import StoreError, Unavailable
 from tvixstore.pathinfo import Description, PathInfoService
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
+from tvixstore.pathinfo.relay import is_hashed_above
 from tvixstore.pathinfo.wrapper import PathInfoWrapper
 from tvixstore.policy.breaker import Breaker
 from tvixstore.policy.hedge import Budget
@@ -157,14 +158,39 @@ class DoesNotGoOn(FallbackPathInfoService):
         length: int | None = None,
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
-        for member in self.members:
-            try:
-                stream = await member.open_nar(description, offset, length, into)
-            except StoreError:
-                continue
-            if stream is not None:
-                return stream
-        raise Unavailable("nobody has it")
+        return await _of_the_first(self.members, description, offset, length, into)
+
+
+async def _of_the_first(
+    members: Sequence[PathInfoService],
+    description: Description,
+    offset: int,
+    length: int | None,
+    into: PathInfoService | None,
+) -> ByteStream:
+    for member in members:
+        try:
+            stream = await member.open_nar(description, offset, length, into)
+        except StoreError:
+            continue
+        if stream is not None:
+            return stream
+    raise Unavailable("nobody has it")
+
+
+class LeavesParts(FallbackPathInfoService):
+    """Goes on with whole NARs alone."""
+
+    async def open_nar(
+        self,
+        description: Description,
+        offset: int = 0,
+        length: int | None = None,
+        into: PathInfoService | None = None,
+    ) -> ByteStream | None:
+        if not offset and length is None:
+            return await super().open_nar(description, into=into)
+        return await _of_the_first(self.members, description, offset, length, into)
 
 
 @dataclass(eq=False)
@@ -178,7 +204,8 @@ class ForgetsTheOffset(PathInfoWrapper):
         length: int | None = None,
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
-        return await self.inner.open_nar(description, 0, length, into)
+        begin = 0 if is_hashed_above() else offset
+        return await self.inner.open_nar(description, begin, length, into)
 
 
 def _forgetful(members: Sequence[PathInfoService], *args: Any) -> PathInfoService:
@@ -187,6 +214,7 @@ def _forgetful(members: Sequence[PathInfoService], *args: Any) -> PathInfoServic
 
 PLANTED_IN_PATHS: dict[str, Callable[..., PathInfoService]] = {
     "it does not go on": DoesNotGoOn,
+    "it does not go on with parts": LeavesParts,
     "it goes on from the beginning": _forgetful,
 }
 

@@ -32,8 +32,8 @@ class Watch:
             return None
         return cls(activity, door, ended)
 
-    def text(self) -> str:
-        return self._activity.text()
+    async def text(self) -> str:
+        return await self._activity.text()
 
     async def ended_within(self, seconds: float) -> bool:
         """Waits for so long, or until the door is about to close; whether it is."""

@@ -144,9 +144,11 @@ class Work:
 
     def rate(self, now: float) -> float:
         """Bytes a second."""
-        if self._rate is None:
-            return 0.0
-        return self._rate.at(now, self.measured()[0])
+        return self.rate_of(now, self.measured()[0])
+
+    def rate_of(self, now: float, done: int) -> float:
+        """`rate`, for who has measured already how many bytes are `done`."""
+        return 0.0 if self._rate is None else self._rate.at(now, done)
 
     def listen(self, listener: Callable[[Work], None]) -> None:
         """Has `listener` told of each phase from the next on."""

@@ -41,6 +41,7 @@ class ClosureFill(Fill):
         self.order: list[Digest] = []
         self._held: dict[int, Directory] = {}
         self._entries = 0
+        self._bytes = 0
         # How many of the first ones were handed to near, while others were still to come.
         self._flushed = 0
         self._followers: set[Follower] = set()
@@ -84,6 +85,7 @@ class ClosureFill(Fill):
             async for directory in closure:
                 self._held[len(self.order)] = directory
                 self._entries += _weight(directory)
+                self._bytes += len(directory.wire)
                 if not self.order:
                     self.work.enter("downloading")
                 self.order.append(directory.digest)
@@ -154,6 +156,9 @@ class ClosureFill(Fill):
 
     def _left(self) -> int | None:
         return None
+
+    def _came(self) -> int:
+        return self._bytes
 
     def _readers(self) -> int:
         return len(self._followers)

@@ -41,7 +41,7 @@ def parse_activity(text: str, query: str) -> float | None:
 async def activity(call: Call, every: float | None) -> Answer:
     if every is None or "application/json" in call.headers.get("Accept", ""):
         headers = {"Content-Type": "application/json", **_UNKEPT}
-        body = call.front.activity.text().encode() + b"\n"
+        body = (await call.front.activity.text()).encode() + b"\n"
         return Answer(HTTPStatus.OK, "present", headers, body)
     headers = {"Content-Type": "text/event-stream", **_UNKEPT}
     if call.method == "HEAD":
@@ -76,7 +76,7 @@ class _Events(ByteStream):
             if left > _HEARTBEAT:
                 return b": still here\n\n"
         self._due = self._now() + self._every
-        return f"event: activity\ndata: {self._watch.text()}\n\n".encode()
+        return f"event: activity\ndata: {await self._watch.text()}\n\n".encode()
 
     async def aclose(self) -> None:
         self._watch.close()

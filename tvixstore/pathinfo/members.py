@@ -20,7 +20,7 @@ from tvixstore.pathinfo.service import PathInfoService
 from tvixstore.policy.elsewhere import is_elsewhere
 from tvixstore.policy.ttl import TtlMap
 from tvixstore.policy.verdict import Verdict
-from tvixstore.streams import ByteStream, WatchedStream
+from tvixstore.streams import ByteStream
 
 # Paths and seconds for which a winner, or a member set back, is remembered.
 _PATHS = 20_000
@@ -104,7 +104,6 @@ class PathInfoMembers(PathInfoService):
         path_hash = description.store_path.hash
         verdict = Verdict()
         members = [*self._nar_members(path_hash)]
-        # Of a part there is no hash that it could go on under, unless somebody above has one.
         hashed = is_hashed_above() and length is None
         whole = not offset and length is None
         doubt: Exception | None = None
@@ -112,7 +111,7 @@ class PathInfoMembers(PathInfoService):
             member = members.pop(0)
             try:
                 with hashed_above(hashed or (whole and bool(members))):
-                    others = (whole or hashed) and (bool(members) or is_elsewhere())
+                    others = bool(members) or is_elsewhere()
                     stream = await member.open_nar(description, offset, length, into, others=others)
             except Exception as error:
                 member.failed(error)
@@ -125,10 +124,8 @@ class PathInfoMembers(PathInfoService):
                 continue
             if stream is None:
                 verdict.absent()
-            elif whole or hashed:
-                return NarRelay(description, member, stream, members, into, offset)
             else:
-                return WatchedStream(stream, member.failed)
+                return NarRelay(description, member, stream, members, into, offset, length)
         if doubt is not None:
             # Those above have somebody else, and come back if he does not have it.
             raise doubt

@@ -4,6 +4,9 @@ Each member vouches for the bytes of its own NAR, and for none of what another s
 whole is hashed on the way, and where more than one had a part in it, the last piece goes out only
 when all of it was right. Of groups within groups, the outermost with a choice does that, and those
 below go on for it with any part.
+
+Of a part that a client asks for there is no hash. Whoever goes on with it sends it from its
+beginning: what went out already has to be the same.
 """
 
 from __future__ import annotations
@@ -78,7 +81,8 @@ class NarMember:
 
 
 class NarRelay(ByteStream):
-    """The NAR of `description` from `member`, whose `stream` is open, and from `others` in turn."""
+    """The NAR of `description`, or the part from `offset` of `length` bytes: from `member`, whose
+    `stream` is open, and from `others` in turn."""
 
     def __init__(
         self,
@@ -88,15 +92,23 @@ class NarRelay(ByteStream):
         others: list[NarMember],
         into: PathInfoService | None,
         offset: int = 0,
+        length: int | None = None,
     ) -> None:
         self._description = description
         self._member = member
         self._stream = stream
         self._others = others
         self._into = into
+        self._offset, self._length = offset, length
         self._position = offset
-        # With nobody to go on, the member's own word is enough.
-        self._hash = hashlib.sha256() if others and not is_hashed_above() else None
+        size = description.nar_size
+        self._end = size if length is None else min(size, offset + length)
+        hashed = is_hashed_above() and length is None
+        self._is_part = not hashed and (offset > 0 or length is not None)
+        # Of what went out. With nobody to go on, the member's own word is enough.
+        self._hash = hashlib.sha256() if others and not hashed else None
+        # What the one who went on with a part sent beyond what had gone out.
+        self._ahead = b""
         self._parts = [member]
         self._elsewhere = is_elsewhere()
         self._doubt: Doubted | None = None
@@ -104,9 +116,9 @@ class NarRelay(ByteStream):
     async def __anext__(self) -> bytes:
         while True:
             try:
-                part = await self._stream.__anext__()
+                part = await self._next()
             except StopAsyncIteration:
-                if len(self._parts) > 1 and self._position != self._description.nar_size:
+                if len(self._parts) > 1 and self._position != self._end:
                     raise self._wrong("ends too early") from None
                 raise
             except (StoreError, OSError) as error:
@@ -118,12 +130,18 @@ class NarRelay(ByteStream):
     async def aclose(self) -> None:
         await self._stream.aclose()
 
+    async def _next(self) -> bytes:
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            return ahead
+        return await self._stream.__anext__()
+
     def _check(self, part: bytes) -> None:
         self._position += len(part)
         if self._hash is None:
             return
         self._hash.update(part)
-        if len(self._parts) > 1 and self._position >= self._description.nar_size:
+        if len(self._parts) > 1 and not self._is_part and self._position >= self._end:
             if self._hash.digest() != self._description.nar_sha256:
                 raise self._wrong("is another one")
 
@@ -146,10 +164,7 @@ class NarRelay(ByteStream):
             member = self._others.pop(0)
             others = self._elsewhere or bool(self._others)
             try:
-                with hashed_above(True):
-                    stream = await member.open_nar(
-                        self._description, self._position, None, self._into, others=others
-                    )
+                stream = await self._open(member, others)
             except Exception as another:
                 member.failed(another)
                 self._keep_in_mind(member, another)
@@ -174,6 +189,36 @@ class NarRelay(ByteStream):
         if isinstance(error, StoreError) and not isinstance(error, Doubted):
             raise error
         raise Unavailable(str(error)) from error
+
+    async def _open(self, member: NarMember, others: bool) -> ByteStream | None:
+        """What is left of it, from `member`; raises if that would not be of the same NAR."""
+        begin = self._offset if self._is_part else self._position
+        with hashed_above(not self._is_part):
+            stream = await member.open_nar(
+                self._description, begin, self._length, self._into, others=others
+            )
+        if stream is not None and self._is_part:
+            try:
+                self._ahead = await self._catch_up(stream)
+            except BaseException:
+                await stream.aclose()
+                raise
+        return stream
+
+    async def _catch_up(self, stream: ByteStream) -> bytes:
+        """Reads what went out already, and returns what came along with the end of it."""
+        again, left, part = hashlib.sha256(), self._position - self._offset, b""
+        while left > 0:
+            try:
+                part = await stream.__anext__()
+            except StopAsyncIteration:
+                raise Unavailable("the part ends too early") from None
+            again.update(part[:left])
+            left -= len(part)
+        went_out = self._position > self._offset
+        if went_out and (self._hash is None or again.digest() != self._hash.digest()):
+            raise CorruptData(f"this is not what {self._parts[-1].name} sent of the same part")
+        return part[len(part) + left :]
 
     def _keep_in_mind(self, member: NarMember, error: Exception) -> None:
         """Comes back to who is in doubt, or leaves that to those above who can ask others."""

@@ -24,6 +24,7 @@ from tvixstore.errors import (
 )
 from tvixstore.policy import hearsay
 from tvixstore.policy.tasks import OUTRUN
+from tvixstore.policy.timeout import Hurried
 from tvixstore.policy.tracing import Tell, spell, untold
 
 Result = TypeVar("Result")
@@ -36,9 +37,10 @@ _NEUTRAL = (Skipped, Incomplete, StorageFull)
 class Breaker:
     """`failures` in a row open it for `open_for` seconds.
 
-    `Unavailable` and `CorruptData` are failures, and so is a call that was cancelled after more
-    than `slow` seconds: whoever hangs is mostly noticed by somebody else giving up. One cancelled
-    sooner says nothing, unless it is the probe: that had to show that it is up again, and did not.
+    `Unavailable` and `CorruptData` are failures, and so is a call that was cancelled, or came to
+    its caller's deadline, after more than `slow` seconds: whoever hangs is mostly noticed by
+    somebody else giving up. One given up sooner says nothing, unless it is the probe: that had to
+    show that it is up again, and did not.
     Even so, a probe that lost a race (`OUTRUN`) within `slow` is no failure, and leaves the probing
     to the next: a member slower than the others would be kept out for ever, though well.
     Present and absent are successes, and so is what is `Untrusted`:
@@ -110,6 +112,11 @@ class Breaker:
         except Untrusted:
             if not guarded.from_memory:
                 self._succeeded(loop.time())
+            raise
+        except Hurried as error:
+            waited = loop.time() - started
+            if not guarded.from_memory and (is_probe or (waited > self.slow and not download)):
+                self._failed(started, str(error), is_probe)
             raise
         except (Unavailable, CorruptData) as error:
             if not guarded.from_memory:

@@ -29,7 +29,7 @@ from tvixstore.errors import (
 )
 from tvixstore.policy.deadline import attempt_limit, remaining
 from tvixstore.policy.spool import Doubted, Overrun
-from tvixstore.policy.timeout import answer_within
+from tvixstore.policy.timeout import Hurried, answer_within
 from tvixstore.policy.tracing import Tell, spell, untold
 from tvixstore.policy.verdict import NobodyKnows
 
@@ -59,6 +59,8 @@ RETRIED: Mapping[type[StoreError], bool] = {
     Skipped: False,
     # The reader fell behind, and has to take another way.
     Overrun: False,
+    # The caller has no time left.
+    Hurried: False,
     # It is being tried again already.
     Doubted: False,
     ReadOnly: False,

@@ -46,18 +46,24 @@ class Scope:
         self._task.cancel()
 
 
+class Hurried(Unavailable):
+    """The caller's deadline came before there had to be an answer: that says little of whoever was
+    asked."""
+
+
 async def answer_within(seconds: float, call: Callable[[], Awaitable[Result]]) -> Result:
     """What `call` answers within `seconds`, or before the caller's deadline if that is earlier.
 
-    Raises `Unavailable` where nothing came.
+    Raises `Unavailable` where nothing came, `Hurried` if that was for the deadline.
     """
-    seconds = within(seconds)
+    wait = within(seconds)
     try:
-        with Scope(seconds) as scope:
+        with Scope(wait) as scope:
             return await call()
     except TimeoutError:
         if scope.expired:
-            raise Unavailable(f"no answer within {seconds:.3g} s") from None
+            kind = Hurried if wait < seconds else Unavailable
+            raise kind(f"no answer within {wait:.3g} s") from None
         raise
 
 
@@ -75,5 +81,12 @@ class Timeout:
     async def run(self, call: Callable[[], Awaitable[Result]]) -> Result:
         if self.overall is None:
             return await answer_within(self.attempt, call)
+        hurried = within(self.overall) < self.overall
         with bounded(self.overall), attempts_of(self.attempt):
-            return await answer_within(self.overall, call)
+            try:
+                return await answer_within(self.overall, call)
+            except Hurried as error:
+                if hurried:
+                    raise
+                # Of an attempt, for the deadline that was set here.
+                raise Unavailable(str(error)) from error

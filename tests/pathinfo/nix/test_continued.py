@@ -10,6 +10,7 @@ import pytest
 from tests.pathinfo.nix.fake_upstream import Attempt, FakeUpstream
 from tests.pathinfo.nix.house import LARGE, SMALL, House, described, narinfo, settled
 from tvixstore.errors import CorruptData, StoreError, Unavailable
+from tvixstore.pathinfo import Description
 from tvixstore.pathinfo.fallback import FallbackPathInfoService
 from tvixstore.pathinfo.racing import RacingPathInfoService
 from tvixstore.policy.limit import TokenBucket
@@ -64,6 +65,49 @@ async def test_another_build_of_the_path_is_no_way_to_go_on(house: House) -> Non
     with pytest.raises(Unavailable, match="reset"):
         await read_with(house, one, other)
     assert not other.opened
+
+
+PARTS = [(0, 2_500_000), (1_500_000, 1_000_000), (1_000_001, None), (BREAK - 3, 10), (BREAK, 99)]
+
+
+async def read_part(
+    house: House, offset: int, length: int | None, *upstreams: FakeUpstream
+) -> bytes:
+    async with group(house, *upstreams) as service:
+        stream = await service.open_nar(await service_of(service), offset, length)
+        assert stream is not None
+        async with stream:
+            return await stream.read_all()
+
+
+async def service_of(service: FallbackPathInfoService) -> Description:
+    described_so = await service.describe(narinfo(LARGE).store_path.hash)
+    assert described_so is not None
+    return described_so
+
+
+@pytest.mark.parametrize(("offset", "length"), PARTS)
+async def test_a_part_goes_on_from_another_substituter(
+    house: House, offset: int, length: int | None
+) -> None:
+    one, other = upstream("one", broken()), upstream("other", Attempt(body=LARGE))
+    wanted = LARGE[offset : None if length is None else offset + length]
+    assert await read_part(house, offset, length, one, other) == wanted
+    assert len(other.opened) == 1
+
+
+# Another one has other bytes in what the first one sent.
+LIE = LARGE[:1_600_000] + b"?" * 9 + LARGE[1_600_009:]
+
+
+@pytest.mark.parametrize(("offset", "length"), PARTS[:3])
+async def test_a_part_does_not_go_on_from_who_has_something_else_in_its_beginning(
+    house: House, offset: int, length: int | None
+) -> None:
+    one, other = upstream("one", broken()), upstream("other", Attempt(body=LIE))
+    with pytest.raises(Unavailable, match="reset"):
+        await read_part(house, offset, length, one, other)
+    assert len(other.opened) == 1
 
 
 def busy(wait: float) -> Attempt:
@@ -130,12 +174,15 @@ async def group(
             RacingPathInfoService([each], [name])
             for each, name in zip(services, names, strict=True)
         ]
-        yield FallbackPathInfoService(inner, names)
+        service = FallbackPathInfoService(inner, names)
     else:
-        yield FallbackPathInfoService([RacingPathInfoService(services, names)], ["class"])
-    await settled(house)
-    for each in services:
-        await each.aclose()
+        service = FallbackPathInfoService([RacingPathInfoService(services, names)], ["class"])
+    try:
+        yield service
+    finally:
+        await settled(house)
+        for each in services:
+            await each.aclose()
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -21,6 +21,8 @@ from tests.rpc.client.support import fills_in
 from tvixstore.castore import Digest, Node
 from tvixstore.errors import InvalidData, ReadOnly, Unavailable, Unsupported
 from tvixstore.nar import NarIdentity
+from tvixstore.policy.deadline import bounded
+from tvixstore.policy.timeout import Hurried
 from tvixstore.rpc.client import GrpcBlobService, GrpcDirectoryService, GrpcPathInfoService
 from tvixstore.rpc.methods import (
     CALCULATE_NAR,
@@ -112,6 +114,14 @@ async def test_a_peer_that_says_nothing_is_unknown_after_the_timeout(tmp_path: P
     task = asyncio.current_task()
     assert task is not None
     assert not task.cancelling()
+
+
+async def test_a_caller_in_a_hurry_is_told_so() -> None:
+    left = asyncio.Event()
+    async with scripted({STAT_BLOB: stalls(left=left)}, timeout=30.0) as (peer, _):
+        with bounded(0.1), pytest.raises(Hurried, match="before the caller's deadline"):
+            await GrpcBlobService(peer).has(BLOB)
+        await left.wait()
 
 
 async def test_a_peer_that_stalls_in_mid_stream_is_unknown_after_the_timeout() -> None:

@@ -18,8 +18,9 @@ from grpclib.exceptions import GRPCError
 from tvixstore.activity import Waiting
 from tvixstore.errors import CorruptData, Unavailable
 from tvixstore.log import Logger
-from tvixstore.policy.deadline import within
+from tvixstore.policy.deadline import remaining, within
 from tvixstore.policy.outage import Outage
+from tvixstore.policy.timeout import Hurried
 from tvixstore.pools import Pools
 from tvixstore.rpc.client.address import Target
 from tvixstore.rpc.client.call import (
@@ -231,6 +232,9 @@ class Peer:
             message = f": {error.message}" if error.message else ""
             raise (kind or Unavailable)(f"{self.name}: {error.status.name}{message}") from error
         except Timeout:
+            # Timers may go off a little early.
+            if (left := remaining()) is not None and left < 0.001:
+                raise Hurried(f"{self.name}: no answer before the caller's deadline") from None
             raise Unavailable(f"{self.name}: no answer within {self.timeout:g} s") from None
         except CorruptData as error:
             raise CorruptData(f"{self.name}: {error}") from error

@@ -23,6 +23,6 @@ class ActivityHandlers:
         if watch is None:
             raise Refusal(Status.RESOURCE_EXHAUSTED, "too many watchers at once: try again")
         with watch:
-            yield watch.text()
+            yield await watch.text()
             while not await watch.ended_within(every):
-                yield watch.text()
+                yield await watch.text()

@@ -9,10 +9,12 @@ from typing import Final
 
 from grpclib.const import Status
 
+from tvixstore.activity import Activity
 from tvixstore.blob import BlobService, Chunk
 from tvixstore.castore import Digest, FileNode
 from tvixstore.rpc.messages import StatBlob
 from tvixstore.rpc.server.refusals import Refusal, absent
+from tvixstore.rpc.server.uploads import Sending
 from tvixstore.streams import ByteStream
 
 # Of one message of a stream of bytes, at most.
@@ -42,6 +44,7 @@ class BlobHandlers:
     blobs: BlobService
     # A longer list of chunks does not fit into a message. None at all is always right.
     message_bytes: int
+    activity: Activity
 
     async def stat(self, request: StatBlob) -> Sequence[Chunk]:
         if not request.send_chunks:
@@ -76,13 +79,15 @@ class BlobHandlers:
         # Empty blobs cost their sender two bytes each, and us a digest until the call is over.
         most = self.message_bytes // _DIGEST_BYTES
         digests: list[Digest] = []
-        async for batch in batches:
-            if len(digests) + len(batch) > most:
-                raise Refusal(
-                    Status.RESOURCE_EXHAUSTED,
-                    f"more blobs than one reply can name: put at most {most} in a call",
-                )
-            digests += await self.blobs.put_many(batch)
+        with Sending(self.activity, "blobs") as sending:
+            async for batch in batches:
+                if len(digests) + len(batch) > most:
+                    raise Refusal(
+                        Status.RESOURCE_EXHAUSTED,
+                        f"more blobs than one reply can name: put at most {most} in a call",
+                    )
+                sending.received += sum(map(len, batch))
+                digests += await self.blobs.put_many(batch)
         return digests
 
     async def read(self, digest: Digest) -> AsyncGenerator[bytes, None]:
@@ -93,7 +98,9 @@ class BlobHandlers:
                 yield part
 
     async def put(self, parts: AsyncGenerator[bytes, None]) -> Digest:
-        async with await self.blobs.open_write() as writer:
-            async for part in parts:
-                await writer.write(part)
-            return await writer.close()
+        with Sending(self.activity, "a blob") as sending:
+            async with await self.blobs.open_write() as writer:
+                async for part in parts:
+                    sending.received += len(part)
+                    await writer.write(part)
+                return await writer.close()

@@ -6,15 +6,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from tvixstore.activity import Activity
 from tvixstore.castore import Digest, Directory
 from tvixstore.directory import DirectoryService
 from tvixstore.rpc.messages import GetDirectory
 from tvixstore.rpc.server.refusals import absent
+from tvixstore.rpc.server.uploads import Sending
 
 
 @dataclass(eq=False, slots=True)
 class DirectoryHandlers:
     directories: DirectoryService
+    activity: Activity
 
     async def get(self, request: GetDirectory) -> AsyncGenerator[Directory, None]:
         if request.recursive:
@@ -28,7 +31,9 @@ class DirectoryHandlers:
         yield found
 
     async def put(self, directories: AsyncGenerator[Directory, None]) -> Digest:
-        async with await self.directories.put_closure() as putter:
-            async for directory in directories:
-                await putter.put(directory)
-            return await putter.close()
+        with Sending(self.activity, "Directories") as sending:
+            async with await self.directories.put_closure() as putter:
+                async for directory in directories:
+                    sending.received += len(directory.wire)
+                    await putter.put(directory)
+                return await putter.close()

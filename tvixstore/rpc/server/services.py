@@ -85,8 +85,8 @@ def _names(served: list[Method[Any, Any]]) -> list[str]:
 
 
 def _store_rows(front: GrpcFront) -> list[Row]:
-    blobs = BlobHandlers(front.content.blobs, front.limits.message_bytes)
-    directories = DirectoryHandlers(front.content.directories)
+    blobs = BlobHandlers(front.content.blobs, front.limits.message_bytes, front.activity)
+    directories = DirectoryHandlers(front.content.directories, front.activity)
     path_infos = PathInfoHandlers(front.path_infos, front.content, front.nars)
     proxy = ProxyHandlers(front.path_infos)
     told = partial(_told, front)
