@@ -166,7 +166,7 @@ async def test_a_file_of_more_than_32_bits_is_as_nix_has_it(
     async with tvixstore.loads(LOCAL, folder=tmp_path) as store:
         info = await tvixstore.import_path(store, path)
         assert info.nar_sha256.hex() == nix.hash(path, "--base16")
-        # Without what is around the contents, which are filled up to eight bytes.
+        # 112 bytes are around the contents, which are filled up to a multiple of eight.
         assert info.nar_size == 112 + size + 7
         end = await tvixstore.open_file(store, info.store_path, 1 << 32)
         assert await end.read_all() == b"\0\0the end"
