@@ -95,8 +95,10 @@ async def import_path(
 
     Its store path is that of `nix-store --add`, or with `flat`, for a file alone, that of
     `nix-store --add-fixed sha256`; its name is the file's, or `name`. Content that is there is not
-    sent again. `progress` is called in the event loop, now and then, with sums so far. Raises
-    `TreeError`, which names the file, for what cannot be taken; no path info is put then.
+    sent again. `progress` is called in the event loop, now and then, with sums so far; sizes are
+    bytes. Raises `TreeError`, which names the file, for what cannot be taken, and `InvalidData` for
+    a name that no store path can have; what the store raises comes as it is. After an error, or
+    when it was cancelled, there is no path info.
     """
     from tvixstore.library import import_path
 
@@ -115,7 +117,10 @@ async def extract(
 
     Nothing is written over what exists: what is right stays, so that calling this again finishes
     what was broken off; anything else raises `TreeError`. With `link`, equal files share their
-    contents, by reflinks or else as hard links. Raises `AbsentPath` for what is nowhere.
+    contents, by reflinks or else as hard links. `progress` is called as by `import_path`. Raises
+    `AbsentPath` for what is nowhere, `InvalidData` for a `path` that is none, and `Unavailable` or
+    `CorruptData` where content cannot be had. No file is left that is not whole, and a folder that
+    was not finished has the mode 1700.
     """
     from tvixstore.library import extract
 
@@ -127,7 +132,9 @@ def list_path(
 ) -> AsyncGenerator[tuple[bytes, Node], None]:
     """Names and nodes of what the folder at `path` holds; with `recursive`, of all below it.
 
-    What is no folder is told of itself, without a name. Whoever stops early closes the generator.
+    Names are bytes, below the folder: `b"bin/hello"`. What is no folder is told of itself, with the
+    name `b""`. Raises `AbsentPath` where nothing is, when it is iterated over, and `InvalidData` at
+    once for a `path` that is none. Whoever stops early closes the generator.
     """
     from tvixstore.library import list_path
 
@@ -139,8 +146,9 @@ async def open_file(
 ) -> ByteStream:
     """The bytes of the file at `path` from `offset`, at most `length` of them.
 
-    Fetches the Directories on the way, and that file. Raises `AbsentPath` where nothing is, and
-    `InvalidData` where something else is. Whoever stops reading closes the stream.
+    Fetches the Directories on the way, and that file. A range that begins behind the end is empty.
+    Raises `AbsentPath` where nothing is, and `InvalidData` where something else is, or for a range
+    below 0. Whoever stops reading closes the stream.
     """
     from tvixstore.library import open_file
 
@@ -148,7 +156,11 @@ async def open_file(
 
 
 async def open_nar(store: Store, path: StorePath | str | bytes) -> ByteStream:
-    """The NAR of the store path `path` as it becomes available, or of what is inside of one."""
+    """The NAR of the store path `path` as it becomes available, or of what is inside of one.
+
+    Raises `AbsentPath` where nothing is. What is found wrong on the way is raised while it is read,
+    before the NAR has ended. Whoever stops reading closes the stream.
+    """
     from tvixstore.library import open_nar
 
     return await open_nar(store, path)
@@ -173,7 +185,10 @@ async def add_nar(
 
 
 async def nar_hash(path: str | bytes | PathLike[str]) -> NarIdentity:
-    """`size` and `sha256` of the NAR of the tree at `path`, without any store."""
+    """`size` in bytes and `sha256` (32 of them) of the NAR of the tree at `path`; needs no store.
+
+    Raises `TreeError`, which names the file, for what `import_path` would not take.
+    """
     from tvixstore.filesystem import hash_alone
 
     return await hash_alone(path)

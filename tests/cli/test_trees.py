@@ -105,7 +105,7 @@ async def test_the_daemon_of_the_compose_file_is_the_default(tmp_path: Path, tre
     (tmp_path / "compose.toml").write_text(text)
     done = await tvix_store("import", "tree", cwd=tmp_path)
     assert (done.code, done.out) == (4, "")
-    assert "cannot be reached" in done.err
+    assert "cannot be reached" in done.err and "`tvix-store daemon` starts one" in done.err
 
 
 async def test_paths_are_printed_in_the_order_given(tmp_path: Path, tree: Path) -> None:
@@ -217,6 +217,29 @@ async def test_whatever_a_command_prints_may_find_nobody(
     os.close(ours)
     _, err = await process.communicate()
     assert (process.returncode, err) == (141, b"")
+
+
+@pytest.mark.parametrize("line", ["import --json tree", "ls -R", "nar", "nar-hash tree"])
+async def test_output_that_finds_no_room_is_an_error_in_one_line(
+    tmp_path: Path, tree: Path, line: str
+) -> None:
+    (tmp_path / "compose.toml").write_text('[daemon]\nhttp = "127.0.0.1:0"\n')
+    on = () if "nar-hash" in line else ("--compose", "compose.toml")
+    await tvix_store("import", "--compose", "compose.toml", "tree", cwd=tmp_path)
+    path = () if line.endswith("tree") else (PATH,)
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, *line.split(), *on, *path),
+        stdout=full,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    os.close(full)
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    (told,) = err.decode().splitlines()
+    assert told.endswith("cannot be written: No space left on device")
 
 
 async def test_a_nar_is_nothing_for_a_terminal(tmp_path: Path) -> None:

@@ -134,6 +134,14 @@ async def test_any_part_of_a_file_is_read(
     assert await (await shop.reader.open_file(inside, offset, length)).read_all() == part
 
 
+@pytest.mark.parametrize(("offset", "length"), [(-5, None), (0, -1)])
+async def test_no_range_begins_or_ends_before_a_file(
+    shop: Shop, offset: int, length: int | None
+) -> None:
+    with pytest.raises(InvalidData, match="neither is below 0"):
+        await shop.reader.open_file(Inside.parse(f"{PATH}/share/doc/page"), offset, length)
+
+
 async def test_nodes_are_found(shop: Shop) -> None:
     assert await shop.reader.find(Inside(PATH, (b"link",))) == SymlinkNode(b"bin")
     run = FileNode(Digest.of(b"#!/bin/sh\n"), 10, True)

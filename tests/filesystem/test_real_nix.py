@@ -57,6 +57,17 @@ async def test_nix_adds_a_python_source_tree_as_we_do(
     await check(nix, shelf, os.fsencode(tmp_path / "source"))
 
 
+@pytest.mark.parametrize("mode", [0o744, 0o700, 0o655, 0o611, 0o4755])
+async def test_executable_is_what_its_owner_may_execute_as_with_nix(
+    nix: Nix, shelf: Shelf, tmp_path: Path, mode: int
+) -> None:
+    (tmp_path / "tree").mkdir()
+    for name, contents in (("small", b"x"), ("large", LARGE)):
+        (tmp_path / "tree" / name).write_bytes(contents)
+        (tmp_path / "tree" / name).chmod(mode)
+    await check(nix, shelf, os.fsencode(tmp_path / "tree"))
+
+
 async def test_nix_adds_flat_files_as_we_do(nix: Nix, shelf: Shelf, places: Places) -> None:
     for tree in (File(b""), File(b"text\n"), File(LARGE)):
         path = places.make(tree)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tvixstore.castore import SizeRule
 from tvixstore.cli.places import ComposePlace, DaemonPlace, daemon_url
-from tvixstore.errors import ConfigError, StateInUse
+from tvixstore.errors import ConfigError, StateInUse, Unavailable
 
 if TYPE_CHECKING:
     from tvixstore.compose import Config
@@ -39,6 +39,11 @@ class Credentials:
 
 
 NO_CREDENTIALS: Final = Credentials()
+
+_REMEDY: Final = (
+    "is a daemon running there? `tvix-store daemon` starts one; most commands work without it, too,"
+    " with --compose FILE"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,7 @@ async def _open_composition(config: Config) -> AsyncIterator[Client]:
     try:
         composition = await Composition.open(config, embedded=True)
     except StateInUse as error:
-        raise StateInUse(
-            f"{error}; or ask the daemon that has it, by its address{_at(config)}"
-        ) from error
+        raise StateInUse(f"{error}{_instead(config)}") from error
     async with composition:
         content = composition.content
         store = Store(
@@ -94,9 +97,10 @@ async def _open_composition(config: Config) -> AsyncIterator[Client]:
         yield Client(config.name, store, content, composition.pools, composition=composition)
 
 
-def _at(config: Config) -> str:
+def _instead(config: Config) -> str:
+    """Another way to a state that a daemon has, if one could be there to ask."""
     try:
-        return f" {daemon_url(config)}"
+        return f"; or ask the daemon that has it, by its address {daemon_url(config)}"
     except ConfigError:
         return ""
 
@@ -119,7 +123,12 @@ async def _open_daemon(place: DaemonPlace, credentials: Credentials) -> AsyncIte
             content=content,
             pools=workshop.pools,
         )
-        yield Client(str(place), store, content, workshop.pools, peer=peer)
+        try:
+            yield Client(str(place), store, content, workshop.pools, peer=peer)
+        except Unavailable as error:
+            if not peer.is_lost:
+                raise
+            raise Unavailable(f"{error}: {_REMEDY}") from error
 
 
 def _peer(place: DaemonPlace, credentials: Credentials, pools: Pools) -> Peer:

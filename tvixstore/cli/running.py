@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -21,6 +22,9 @@ UNKNOWN: Final = 4
 CORRUPT: Final = 5
 # What a process that SIGPIPE ends is said to have exited with.
 BROKEN_PIPE: Final = 141
+
+# What a write fails with that is nobody's mistake here.
+_UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 # Events that the error with which a command ends says again.
 _SAID_ANYWAY: Final = frozenset({"peer.credentials_refused", "upstream.credentials_refused"})
@@ -63,6 +67,16 @@ def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
         # What is still to be written at the end of the process would be told of then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
+    except OSError as error:
+        # A disk that is full under `> FILE`; what a store cannot write it says itself.
+        if error.errno not in _UNWRITTEN or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        typer.echo(
+            f"{PROGRAM}: standard output, or a temporary file, cannot be written: {error.strerror}",
+            err=True,
+        )
+        code = FAILED
     leave(code)
 
 

@@ -237,6 +237,6 @@ def _name(place: bytes) -> str:
         check_new_name(name)
     except (UnicodeDecodeError, InvalidData):
         raise TreeError(
-            place, "has no name that a store path can have: give it another one"
+            place, "has no name that a store path can have: say one (--name, or `name`)"
         ) from None
     return name

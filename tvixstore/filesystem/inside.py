@@ -119,7 +119,9 @@ class TreeReader:
         self, inside: Inside, offset: int = 0, length: int | None = None
     ) -> ByteStream:
         """A file's bytes from `offset`, at most `length` of them. Raises `AbsentPath` where nothing
-        is, `InvalidData` where something else is."""
+        is, `InvalidData` where something else is, or for a range that no file has."""
+        if offset < 0 or (length is not None and length < 0):
+            raise InvalidData(f"{inside}: offset {offset}, length {length}: neither is below 0")
         node = await self.find(inside)
         if not isinstance(node, FileNode):
             kind = "a folder" if isinstance(node, DirectoryNode) else "a symbolic link"

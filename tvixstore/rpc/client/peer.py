@@ -127,6 +127,11 @@ class Peer:
     def __repr__(self) -> str:
         return f"grpc {self.name}"
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it could not be reached when it was last asked."""
+        return self._outage.failures > 0
+
     async def connect(self) -> None:
         """Connects now. Raises `Unavailable` if nobody answers."""
         with self.troubles():
