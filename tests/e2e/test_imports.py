@@ -75,7 +75,7 @@ async def assert_comes_out(daemon: Daemon, path: str, expected: Tree) -> None:
         pytest.param("blob-listed", 1, marks=pytest.mark.slow),
         ("chunk-file-renamed", 5),
         # Most of the content is there by then.
-        ("lmdb-committed", 4),
+        pytest.param("lmdb-committed", 4, marks=pytest.mark.slow),
     ],
 )
 async def test_a_daemon_that_is_killed_in_mid_import_has_no_half_of_it_and_takes_it_once_more(
