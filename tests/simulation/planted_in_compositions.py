@@ -180,7 +180,17 @@ def _fetches_for_each(near: DirectoryService, far: DirectoryService, metrics: An
 
 PLANTED_IN_TREES: dict[str, tuple[Kit, str]] = {
     "nothing is verified": (replace(trees.KIT, verify=None), "wrong bytes"),
-    "the end is believed": (replace(trees.KIT, verify=None), "ends too early"),
+    "the end is believed": (
+        # Groups go on where a closure ends too early, whoever believes it.
+        replace(
+            trees.KIT,
+            verify=None,
+            fallback=StaysWithOne,
+            race=lambda members, names, _: StaysWithOne(members, names),
+            mirror=MirrorStaysWithOne,
+        ),
+        "ends too early",
+    ),
     "a part counts as whole": (replace(trees.KIT, cache=TakesAPartForTheWhole), "ends too early"),
     "unknown counts as absent": (
         replace(trees.KIT, fallback=TakesUnknownForAbsent),
