@@ -204,7 +204,8 @@ def test_what_takes_the_place_of_something_else_is_neither_followed_nor_waited_f
     kinds: dict[str, Callable[[Path], object]] = {
         "file": Path.touch,
         "folder": Path.mkdir,
-        "link": lambda path: path.symlink_to(secret),
+        # To what could be read, if it were followed.
+        "link": lambda path: path.symlink_to(secret / "key" if was == "file" else secret),
         "fifo": os.mkfifo,
         "nothing": lambda path: None,
     }
