@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from tvixstore.activity import Waits, waited_for
 from tvixstore.errors import Unavailable
 from tvixstore.policy import tasks
 from tvixstore.policy.breaker import Breaker
@@ -36,8 +37,10 @@ class Carrying:
         """What `call` returns or raises."""
         if self._task is not None or not self._decides():
             return await call()
-        task = self._begin(call)
-        await tasks.over(task)
+        waits = Waits()
+        task = self._begin(call, waits)
+        with waits.joined_by(waited_for(), late=False):
+            await tasks.over(task)
         if task.cancelled():
             raise Unavailable("stopped: the service is shutting down")
         return task.result()
@@ -49,7 +52,7 @@ class Carrying:
             return False
         # What was begun a moment ago, and has not come to the breaker yet, is the probe.
         if self._task is None:
-            self._begin(call)
+            self._begin(call, Waits())
         return True
 
     async def aclose(self) -> None:
@@ -62,11 +65,13 @@ class Carrying:
         breaker = self.breaker
         return breaker.probe_is_due if breaker.is_open else not breaker.heard_within(self.silence)
 
-    def _begin(self, call: Callable[[], Coroutine[Any, Any, Result]]) -> asyncio.Task[Result]:
+    def _begin(
+        self, call: Callable[[], Coroutine[Any, Any, Result]], waits: Waits
+    ) -> asyncio.Task[Result]:
         # In a context of its own: whoever asked may have had a moment left, which says nothing of
         # how long the service may take, and would be counted against it.
         self._task = task = asyncio.get_running_loop().create_task(
-            call(), name="carried call", context=apart(here())
+            call(), name="carried call", context=waits.inside(apart(here()))
         )
         task.add_done_callback(self._over)
         return task
