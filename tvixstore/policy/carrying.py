@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tvixstore.activity import Waits, waited_for
 from tvixstore.errors import Unavailable
 from tvixstore.policy import tasks
 from tvixstore.policy.breaker import Breaker
+from tvixstore.policy.deadline import remaining, unhurried
+from tvixstore.policy.timeout import Hurried
 from tvixstore.policy.tracing import apart, here
+
+if TYPE_CHECKING:
+    from contextvars import Context
 
 Result = TypeVar("Result")
 
@@ -34,13 +38,16 @@ class Carrying:
     _task: asyncio.Task[Any] | None = field(default=None, init=False, repr=False)
 
     async def run(self, call: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """What `call` returns or raises."""
+        """What `call` returns or raises; `Hurried` if the caller's deadline comes before that."""
         if self._task is not None or not self._decides():
             return await call()
-        waits = Waits()
-        task = self._begin(call, waits)
-        with waits.joined_by(waited_for(), late=False):
-            await tasks.over(task)
+        # Whoever asks may have a moment left, which says nothing of how long the service may take,
+        # and would be counted against it.
+        task = self._begin(call, unhurried())
+        left = remaining()
+        done, _ = await asyncio.wait([task], timeout=left)
+        if not done:
+            raise Hurried(f"no answer within {left:.3g} s")
         if task.cancelled():
             raise Unavailable("stopped: the service is shutting down")
         return task.result()
@@ -52,7 +59,7 @@ class Carrying:
             return False
         # What was begun a moment ago, and has not come to the breaker yet, is the probe.
         if self._task is None:
-            self._begin(call, Waits())
+            self._begin(call, apart(here()))
         return True
 
     async def aclose(self) -> None:
@@ -66,12 +73,10 @@ class Carrying:
         return breaker.probe_is_due if breaker.is_open else not breaker.heard_within(self.silence)
 
     def _begin(
-        self, call: Callable[[], Coroutine[Any, Any, Result]], waits: Waits
+        self, call: Callable[[], Coroutine[Any, Any, Result]], context: Context
     ) -> asyncio.Task[Result]:
-        # In a context of its own: whoever asked may have had a moment left, which says nothing of
-        # how long the service may take, and would be counted against it.
         self._task = task = asyncio.get_running_loop().create_task(
-            call(), name="carried call", context=waits.inside(apart(here()))
+            call(), name="carried call", context=context
         )
         task.add_done_callback(self._over)
         return task

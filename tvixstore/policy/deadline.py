@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 
 # In the running loop's time.
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
@@ -42,6 +42,13 @@ def bounded(seconds: float) -> Iterator[None]:
         yield
     finally:
         _deadline.reset(token)
+
+
+def unhurried() -> Context:
+    """The caller's context without his deadline: for a task that may outlive him."""
+    context = copy_context()
+    context.run(_deadline.set, None)
+    return context
 
 
 @contextmanager
