@@ -107,7 +107,7 @@ async def test_a_store_without_room_says_so_and_with_more_takes_it(here: Path) -
         done = await tvix_store(*into, cwd=here)
         await daemon.logged("store.full")
     assert (done.code, done.out) == (4, ""), done
-    assert "min_free or max_size leaves no room" in done.err and len(done.err.splitlines()) == 1
+    assert "max_size leaves no room for" in done.err and len(done.err.splitlines()) == 1
     await assert_sound(daemon)
     daemon.compose.write_text(daemon.compose.read_text().replace("2000000", "50000000"))
     async with daemon:

@@ -35,6 +35,19 @@ async def test_without_limits_everything_that_fits_the_disk_is_admitted(tmp_path
 
 
 @virtual_clock
+async def test_it_says_what_is_in_the_way(tmp_path: Path) -> None:
+    huge = 1 << 60
+    guard = DiskGuard(tmp_path)
+    assert guard.why_not(huge).startswith(f"the disk is full: {huge:,} bytes more are needed, ")
+    guard.limit(min_free=1, max_size=None)
+    assert guard.why_not(huge).startswith(f"min_free leaves no room for {huge:,} bytes more: ")
+    guard.limit(min_free=1, max_size=MIB)
+    assert guard.why_not(MIB + 1) == "max_size leaves no room for 1,048,577 bytes more"
+    guard.failed(1, "no space left on device")
+    assert guard.why_not(1) == "the disk was full a moment ago"
+
+
+@virtual_clock
 async def test_the_store_stays_below_its_maximum(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -53,8 +53,9 @@ class Staging:
         await self._store.hold(new)
         fresh = [new[digest] for digest in await self._absent(list(new))]
         guard = self._store.guard
-        if guard is not None and not await guard.makes_room(sum(one.stored for one in fresh)):
-            raise Refused(f"{self._store.files.root}: min_free or max_size leaves no room")
+        size = sum(one.stored for one in fresh)
+        if guard is not None and not await guard.makes_room(size):
+            raise Refused(f"{self._store.files.root}: {guard.why_not(size)}")
         to_write = []
         for chunk in fresh:
             if self._fits_inline(chunk):

@@ -189,7 +189,7 @@ class DiskGuard:
             self._measure(now)
         room = self._room()
         if size > room:
-            self._refuse(size, "min_free or max_size is reached")
+            self._refuse(size, self.why_not(size))
             return False
         refusal = self._refusal
         if refusal is not None:
@@ -197,6 +197,17 @@ class DiskGuard:
             if room + self._staged >= needed:
                 self._accept()
         return True
+
+    def why_not(self, size: int) -> str:
+        """What is in the way of `size` more bytes."""
+        if self._held_until is not None:
+            return "the disk was full a moment ago"
+        if self._max_size is not None and size > self._max_size - sum(self.used().values()):
+            return f"max_size leaves no room for {size:,} bytes more"
+        if self._min_free:
+            free = f"{self._free:,} bytes are free"
+            return f"min_free leaves no room for {size:,} bytes more: {free}"
+        return f"the disk is full: {size:,} bytes more are needed, {self._free:,} are free"
 
     def failed(self, size: int, reason: str) -> None:
         """An object of `size` bytes met a full disk, whatever the counters said.
