@@ -85,7 +85,9 @@ async def _open_composition(config: Config) -> AsyncIterator[Client]:
     try:
         composition = await Composition.open(config, embedded=True)
     except StateInUse as error:
-        raise StateInUse(f"{error}{_instead(config)}") from error
+        raise StateInUse(
+            f"{error}; or ask the daemon that has it, by its address{_at(config)}"
+        ) from error
     async with composition:
         content = composition.content
         store = Store(
@@ -97,10 +99,9 @@ async def _open_composition(config: Config) -> AsyncIterator[Client]:
         yield Client(config.name, store, content, composition.pools, composition=composition)
 
 
-def _instead(config: Config) -> str:
-    """Another way to a state that a daemon has, if one could be there to ask."""
+def _at(config: Config) -> str:
     try:
-        return f"; or ask the daemon that has it, by its address {daemon_url(config)}"
+        return f" {daemon_url(config)}"
     except ConfigError:
         return ""
 
