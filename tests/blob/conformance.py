@@ -204,6 +204,20 @@ async def check_what_is_lacking_is_what_is_not_there(service: BlobService) -> No
     assert lacking in (set(absent), {*absent, *there[1:]})
 
 
+async def check_what_is_lacking_is_put_and_counted(service: BlobService) -> None:
+    there, new = [noise(3000, seed=14), b""], [prose(4000, seed=15), noise(700_000, seed=15)]
+    await service.put_many(there)
+    # The long one is cut, and so goes another way.
+    for some in ([*there, new[0]], [*there, *new], new):
+        blobs = {Digest.of(data): data for data in some}
+        lacking = await service.lacking(list(blobs))
+        sent = await service.put_lacking(blobs)
+        assert sent == sum(len(blobs[digest]) for digest in lacking)
+        for digest, data in blobs.items():
+            assert await service.read(digest) == data
+    assert await service.put_lacking({}) == 0
+
+
 async def check_a_stream_may_be_left_at_any_time(service: BlobService) -> None:
     data = noise(3_000_000, seed=10)
     digest = await service.put(data)
@@ -259,6 +273,7 @@ CHECKS: dict[str, Check] = {
         check_the_same_blob_may_be_written_many_times_at_once,
         check_what_is_at_hand_is_what_is_read,
         check_what_is_lacking_is_what_is_not_there,
+        check_what_is_lacking_is_put_and_counted,
         check_readers_do_not_disturb_each_other,
         check_a_stream_may_be_left_at_any_time,
         check_a_cancelled_writer_leaves_nothing,

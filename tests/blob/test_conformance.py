@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -93,11 +93,16 @@ def through(
     async def factory(path: Path) -> AsyncIterator[BlobService]:
         pools = Pools(files=2, cpu=1, dns=1)
         try:
-            if chunk_size is None:
-                yield make(MemoryBlobService(), path, pools)
-            else:
-                async with local_store(path, chunk_size=chunk_size) as store:
-                    yield make(store.blobs, path, pools)
+            async with AsyncExitStack() as stack:
+                inner: BlobService = MemoryBlobService()
+                if chunk_size is not None:
+                    store = local_store(path, chunk_size=chunk_size)
+                    inner = (await stack.enter_async_context(store)).blobs
+                service = make(inner, path, pools)
+                if isinstance(service, MirrorBlobService):
+                    # One was looked for where it was not yet, and is now: that asks for a repair.
+                    stack.push_async_callback(service.aclose)
+                yield service
         finally:
             pools.close()
 
@@ -267,6 +272,11 @@ class SortsWhatIsPut(MemoryBlobService):
         return await super().put_many(sorted(blobs))
 
 
+class PutsNothingThatIsLacking(MemoryBlobService):
+    async def put_lacking(self, blobs: Mapping[Digest, bytes]) -> int:
+        return sum(len(blobs[digest]) for digest in await self.lacking(list(blobs)))
+
+
 class ShowsItTooEarly(MemoryBlobService):
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         writer = await super().open_write(boundaries)
@@ -290,6 +300,7 @@ class ShowsItTooEarly(MemoryBlobService):
         HasNoEmptyBlob,
         ListsChunksItLacks,
         SortsWhatIsPut,
+        PutsNothingThatIsLacking,
         ShowsItTooEarly,
     ],
 )

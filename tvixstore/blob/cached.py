@@ -7,7 +7,7 @@ believed: what comes from there is hashed before its last piece goes out and bef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -179,6 +179,9 @@ class CachedBlobService(BlobService):
 
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         return await self.near.put_many(blobs)
+
+    async def put_lacking(self, blobs: Mapping[Digest, bytes]) -> int:
+        return await self.near.put_lacking(blobs)
 
     async def aclose(self) -> None:
         """Ends the fills under way."""

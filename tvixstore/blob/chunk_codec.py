@@ -101,9 +101,15 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 
-def encode_chunk(data: bytes | memoryview, *, compress: bool) -> StoredForm:
-    """Hashes and, where it pays, compresses. Up to a millisecond a chunk."""
-    digest = blake3(data).digest()
+def encode_chunk(
+    data: bytes | memoryview, *, compress: bool, digest: bytes | None = None
+) -> StoredForm:
+    """Hashes and, where it pays, compresses. Up to a millisecond a chunk.
+
+    A `digest` is believed: it has to be what this process computed from `data`.
+    """
+    if digest is None:
+        digest = blake3(data).digest()
     if compress and _promises_to_shrink(data):
         packed = _contexts.compressor.compress(data)
         if len(packed) <= len(data) * WORTH:
@@ -111,24 +117,29 @@ def encode_chunk(data: bytes | memoryview, *, compress: bool) -> StoredForm:
     return StoredForm(digest, len(data), False, data, len(data))
 
 
-def encode_chunks(chunks: Sequence[bytes], *, compress: bool) -> list[StoredForm]:
+def encode_chunks(
+    chunks: Sequence[bytes], *, compress: bool, digests: Sequence[bytes] | None = None
+) -> list[StoredForm]:
     """The same of many. Short ones are compressed in one call, which lets other threads run."""
+    if digests is None:
+        digests = [blake3(data).digest() for data in chunks]
+    hashed = list(zip(digests, chunks, strict=True))
     short: list[bytes | bytearray | memoryview] = []
     if compress:
         short += [data for data in chunks if 0 < len(data) <= SAMPLE_ABOVE]
     if not short:
-        return [encode_chunk(data, compress=compress) for data in chunks]
+        return [encode_chunk(data, compress=compress, digest=digest) for digest, data in hashed]
     packed = iter(_contexts.compressor.multi_compress_to_buffer(short))
     return [
-        _form_of(data, next(packed))
+        _form_of(digest, data, next(packed))
         if 0 < len(data) <= SAMPLE_ABOVE
-        else encode_chunk(data, compress=True)
-        for data in chunks
+        else encode_chunk(data, compress=True, digest=digest)
+        for digest, data in hashed
     ]
 
 
-def _form_of(data: bytes, packed: zstandard.BufferSegment) -> StoredForm:
-    digest, size, stored = blake3(data).digest(), len(data), len(packed)
+def _form_of(digest: bytes, data: bytes, packed: zstandard.BufferSegment) -> StoredForm:
+    size, stored = len(data), len(packed)
     if stored <= size * WORTH:
         # A copy: the segment keeps the memory of all that were compressed with it.
         return StoredForm(digest, size, True, packed.tobytes(), stored)

@@ -29,7 +29,7 @@ from tvixstore.kv.held import HeldStream
 from tvixstore.streams import BytesStream, ByteStream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tvixstore.kv import DiskGuard, Durability, Hold, Holds, KeyValue, References
@@ -180,21 +180,35 @@ class LocalBlobService(BlobService):
                 batch, batch_bytes = [], 0
         return digests + await self._put_short(batch)
 
+    async def put_lacking(self, blobs: Mapping[Digest, bytes]) -> int:
+        if any(len(data) > self._chunking.minimum for data in blobs.values()):
+            return await super().put_lacking(blobs)
+        lacking = await self.lacking(list(blobs))
+        new = {digest.raw: data for digest, data in blobs.items() if digest in lacking}
+        if new:
+            await self._store_short(list(new.values()), list(new))
+        return sum(map(len, new.values()))
+
     async def _put_short(self, blobs: list[bytes]) -> list[Digest]:
+        return [Digest(chunk.digest) for chunk in await self._store_short(blobs)]
+
+    async def _store_short(
+        self, blobs: list[bytes], digests: list[bytes] | None = None
+    ) -> list[StoredForm]:
         if sum(map(len, blobs)) + _EACH * len(blobs) <= IN_LOOP_BYTES:
-            chunks = self._encode(blobs)
+            chunks = self._encode(blobs, digests)
         else:
-            chunks = await self._pools.background.run(self._encode, blobs)
+            chunks = await self._pools.background.run(self._encode, blobs, digests)
         staging = self._staging()
         try:
             await staging.add(chunk for chunk in chunks if chunk.size)
             await to_the_end(staging.commit())
         finally:
             await staging.discard()
-        return [Digest(chunk.digest) for chunk in chunks]
+        return chunks
 
-    def _encode(self, blobs: list[bytes]) -> list[StoredForm]:
-        return encode_chunks(blobs, compress=self._compress)
+    def _encode(self, blobs: list[bytes], digests: list[bytes] | None) -> list[StoredForm]:
+        return encode_chunks(blobs, compress=self._compress, digests=digests)
 
     async def _hold_list(self, digest: Digest, holds: Holds) -> tuple[list[Entry], Hold] | None:
         """The list of its chunks, and a hold for as long as they are read, one after the other.

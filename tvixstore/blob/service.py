@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from tvixstore.castore import Digest, FileNode
+from tvixstore.errors import CorruptData
 from tvixstore.streams import ByteStream
 
 
@@ -107,3 +108,17 @@ class BlobService(ABC):
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         """Stores many small blobs; a backend may make them durable in one go."""
         return [await self.put(data) for data in blobs]
+
+    async def put_lacking(self, blobs: Mapping[Digest, bytes]) -> int:
+        """Stores those of some MiB of small blobs that are lacking; how many bytes those have.
+
+        Each key has to be what this process computed from just these bytes, since a backend may
+        believe it: never what somebody else said of them.
+        """
+        lacking = await self.lacking(list(blobs))
+        new = {digest: data for digest, data in blobs.items() if digest in lacking}
+        if new:
+            for digest, came in zip(new, await self.put_many(list(new.values())), strict=True):
+                if digest != came:
+                    raise CorruptData(f"blob {digest} was stored as {came}")
+        return sum(map(len, new.values()))

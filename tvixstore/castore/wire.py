@@ -31,24 +31,23 @@ _EXECUTABLE = b"\x20\x01"
 
 def encode_entry(name: bytes, node: Node) -> bytes:
     """One entry, its tag and length in front; an empty name is left out."""
-    body = b"\x0a%b%b" % (encode_varint(len(name)), name) if name else b""
-    match node:
-        case SymlinkNode(target):
-            tag = SYMLINK
-            body += b"\x12%b%b" % (encode_varint(len(target)), target)
-        case DirectoryNode(digest, size):
-            tag = DIRECTORY
-            body += _encode_content(digest, size)
-        case FileNode(digest, size, executable):
-            tag = FILE
-            body += _encode_content(digest, size)
-            if executable:
-                body += _EXECUTABLE
-    return b"%c%b%b" % (tag, encode_varint(len(body)), body)
+    head = b"\x0a%b%b" % (encode_varint(len(name)), name) if name else b""
+    # Files first: there are the most of them.
+    if isinstance(node, FileNode):
+        tag, rest = FILE, _encode_content(node)
+        if node.executable:
+            rest += _EXECUTABLE
+    elif isinstance(node, DirectoryNode):
+        tag, rest = DIRECTORY, _encode_content(node)
+    else:
+        tag = SYMLINK
+        rest = b"\x12%b%b" % (encode_varint(len(node.target)), node.target)
+    return b"%c%b%b%b" % (tag, encode_varint(len(head) + len(rest)), head, rest)
 
 
-def _encode_content(digest: Digest, size: int) -> bytes:
-    return b"%b%b%b" % (_DIGEST, digest.raw, b"\x18" + encode_varint(size) if size else b"")
+def _encode_content(node: FileNode | DirectoryNode) -> bytes:
+    size = b"\x18" + encode_varint(node.size) if node.size else b""
+    return b"%b%b%b" % (_DIGEST, node.digest.raw, size)
 
 
 def encode_entries(entries: Iterable[Entry]) -> bytes:
@@ -62,6 +61,9 @@ def encode_entries(entries: Iterable[Entry]) -> bytes:
 def encode_varint(value: int) -> bytes:
     if value < 0x80:
         return b"%c" % value
+    if value < 0x4000:
+        # The sizes of most files.
+        return b"%c%c" % (value & 0x7F | 0x80, value >> 7)
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from tvixstore.blob.chunking import Chunking
 from tvixstore.castore import Digest, Directory, DirectoryNode, Node, SizeRule
-from tvixstore.errors import CorruptData, InvalidData, TreeError
+from tvixstore.errors import InvalidData, TreeError
 from tvixstore.filesystem.nar_hash import absolute
 from tvixstore.filesystem.reading import Batch, TreeReading
 from tvixstore.filesystem.walk import LargeFile
@@ -155,14 +155,7 @@ class _Import:
                 await self._pass(batch.file)
 
     async def _store(self, batch: Batch) -> None:
-        lacking = await self._blobs.lacking(list(batch.blobs))
-        to_send = {digest: data for digest, data in batch.blobs.items() if digest in lacking}
-        if to_send:
-            stored = await self._blobs.put_many(list(to_send.values()))
-            for digest, came in zip(to_send, stored, strict=True):
-                if digest != came:
-                    raise CorruptData(f"blob {digest} was stored as {came}")
-        self._sent += sum(map(len, to_send.values()))
+        self._sent += await self._blobs.put_lacking(batch.blobs)
         self._advance(batch.size)
 
     async def _pass(self, file: LargeFile) -> None:

@@ -191,17 +191,16 @@ def _open_file(path: bytes, name: bytes, at: bytes, parent: int | None) -> File 
         if not stat.S_ISREG(before.st_mode):
             raise TreeError(path, _CHANGED)
         executable = bool(before.st_mode & stat.S_IXUSR)
-        if before.st_size > SMALL:
+        size = before.st_size
+        if size > SMALL:
             keep = True
             return LargeFile(
-                *(name, executable, before.st_size, path, _signature(before)),
+                *(name, executable, size, path, _signature(before)),
                 has_links=before.st_nlink > 1,
                 _descriptor=descriptor,
             )
-        contents = _read(descriptor, before.st_size)
-        if len(contents) != before.st_size or _signature(os.fstat(descriptor)) != _signature(
-            before
-        ):
+        contents = _read(descriptor, size)
+        if len(contents) != size or _signature(os.fstat(descriptor)) != _signature(before):
             raise TreeError(path, _CHANGED)
         return File(name, executable, contents)
     except OSError as error:
