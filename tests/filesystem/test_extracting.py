@@ -337,6 +337,25 @@ async def test_what_is_no_beginning_stays_also_where_a_mark_is(disk: Disk, there
     assert read_in(disk.path + b"/d/f") == there
 
 
+@pytest.mark.parametrize("there", [BEGINNINGS[0], BEGINNINGS[1], BEGINNINGS[3]])
+async def test_the_beginning_of_a_file_that_is_to_share_is_replaced_too(
+    disk: Disk, there: Tree
+) -> None:
+    tree: Tree = {b"a": File(b"right"), b"d": {b"f": File(b"right")}}
+    half_done(disk.path, there)
+    await disk.extract(tree, link=True)
+    assert read_in(disk.path) == tree
+    for each in (b"", b"/d"):
+        assert stat.S_IMODE(os.stat(disk.path + each).st_mode) == 0o755
+
+
+async def test_what_is_no_beginning_of_a_file_that_is_to_share_stays(disk: Disk) -> None:
+    half_done(disk.path, File(b"rig!"))
+    with pytest.raises(TreeError, match=f"out/d/f {IN_THE_WAY}"):
+        await disk.extract({b"a": File(b"right"), b"d": {b"f": File(b"right")}}, link=True)
+    assert read_in(disk.path + b"/d/f") == File(b"rig!")
+
+
 async def test_a_beginning_that_has_another_name_stays(disk: Disk, tmp_path: Path) -> None:
     half_done(disk.path, File(b"ri"))
     os.link(disk.path + b"/d/f", tmp_path / "mine")

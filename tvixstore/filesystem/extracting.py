@@ -14,12 +14,12 @@ from typing import Final, TypeVar
 
 from tvixstore.castore import EMPTY_DIGEST, Digest, DirectoryNode, FileNode, Node
 from tvixstore.errors import CorruptData, Incomplete, TreeError
+from tvixstore.filesystem.filling import SMALL
 from tvixstore.filesystem.hand import Hand
 from tvixstore.filesystem.importing import OnProgress, TreeProgress, nobody
 from tvixstore.filesystem.inside import closure_of
 from tvixstore.filesystem.items import (
     BATCH_ITEMS,
-    SMALL,
     Item,
     Sharing,
     batches,
@@ -107,6 +107,8 @@ class _Extraction:
         # Files of each contents: where the first one is.
         self._first: dict[tuple[Digest, bool], Spot] = {}
         self._again: list[Sharing] = []
+        # Folders that keep their marks until those are there, which may have beginnings.
+        self._ends: list[Item] = []
         self._count = self._size = self._written = 0
 
     async def run(self, items: Iterator[Item]) -> None:
@@ -128,6 +130,15 @@ class _Extraction:
                 await self._by_hand(share_items, self._again[start : start + BATCH_ITEMS])
             self._count += len(self._again[start : start + BATCH_ITEMS])
             self._tell()
+        for start in range(0, len(self._ends), BATCH_ITEMS):
+            async with self._turn:
+                ends = self._ends[start : start + BATCH_ITEMS]
+                await self._by_hand(put_items, ends, (), True)
+
+    @property
+    def _ends_last(self) -> bool:
+        """Whether a file that shares may have been begun by another extraction, which copied."""
+        return self._link and not self._placing.fresh
 
     async def _next(self, parts: Iterator[list[Item]]) -> list[Item] | None:
         async with self._turn:
@@ -150,7 +161,8 @@ class _Extraction:
             if not self._placing.fresh:
                 left = await self._by_hand(prepare, left)
             contents = await self._at_hand(files_of(left))
-            left = await self._by_hand(put_items, left, contents, before.is_set())
+            ending = before.is_set() and not self._ends_last
+            left = await self._by_hand(put_items, left, contents, ending)
         files = files_of(left)
         if len(files) == 1 and files[0].size > SMALL:
             await self._put_large(left[0][0], files[0])
@@ -160,7 +172,9 @@ class _Extraction:
                 await self._by_hand(put_items, left, read, False)
         ends = [item for item in left if item[1] is None]
         await before.wait()
-        if ends:
+        if self._ends_last:
+            self._ends += ends
+        elif ends:
             async with self._turn:
                 await self._by_hand(put_items, ends, (), True)
         done.set()

@@ -23,6 +23,8 @@ from tvixstore.filesystem.spots import in_the_way, mode_of
 
 FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MARK: Final = 0o1700
+# Files up to this size are read whole, and get their names at once.
+SMALL: Final = 1 << 20
 _NEW_FLAGS: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -80,7 +82,7 @@ def may_be_torn(found: os.stat_result, node: FileNode) -> bool:
         stat.S_ISREG(found.st_mode)
         and found.st_uid == os.geteuid()
         and found.st_nlink == 1
-        and found.st_size <= node.size
+        and found.st_size <= node.size <= SMALL
     )
 
 

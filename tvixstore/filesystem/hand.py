@@ -11,6 +11,7 @@ from tvixstore.errors import TreeError
 from tvixstore.filesystem.filling import (
     FOLDER_FLAGS,
     MARK,
+    SMALL,
     clear_torn,
     fill,
     is_marked,
@@ -102,6 +103,19 @@ class Hand:
                     raise
                 clear_torn(at, node, spot.name, contents, self.path(spot))
                 fill(at, node, spot.name, contents)
+        except OSError as error:
+            raise unwritten(self.path(spot), error) from error
+
+    def clear(self, spot: Spot, node: FileNode, source: int) -> None:
+        """Makes room for a file with the contents of `source`, where only its beginning is."""
+        at = self.go(spot.way)
+        if self.fresh or not (self._marked[-1] and self._placing.marking) or node.size > SMALL:
+            return
+        try:
+            contents = os.pread(source, node.size, 0)
+            clear_torn(at, node, spot.name, contents, self.path(spot))
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise unwritten(self.path(spot), error) from error
 

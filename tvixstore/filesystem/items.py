@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, Node, SymlinkNode
+from tvixstore.filesystem.filling import SMALL
 from tvixstore.filesystem.hand import Hand
 from tvixstore.filesystem.sharing import share
 from tvixstore.filesystem.spots import Spot, Way
@@ -14,8 +15,6 @@ from tvixstore.nar.sizes import check_level
 # A batch is full at so many things, or bytes of small files.
 BATCH_ITEMS: Final = 1000
 _BATCH_BYTES: Final = 4 << 20
-# Files up to this size are read whole.
-SMALL: Final = 1 << 20
 
 # Something of a tree, and where it goes; a folder comes with what is in it, and after all that once
 # more, as nothing.

@@ -30,6 +30,7 @@ def share(hand: Hand, spot: Spot, node: FileNode, other: Spot) -> None:
 def _copy(hand: Hand, spot: Spot, node: FileNode, source: int) -> None:
     if not is_that(source, os.fstat(source), node):
         raise in_the_way(hand.path(spot))
+    hand.clear(spot, node, source)
     with hand.begin(spot, node) as opened:
         if opened.clone(source):
             opened.finish()
