@@ -137,6 +137,17 @@ async def test_small_blobs_at_hand_come_in_a_call_and_are_held_against_what_was_
                 await GrpcBlobService(peer).at_hand(files)
 
 
+async def test_a_daemon_that_says_nothing_without_end_is_left() -> None:
+    async def endless(stream: Stream[Any, Any]) -> None:
+        await stream.recv_message()
+        while True:
+            await stream.send_message([])
+
+    async with scripted({BLOBS_AT_HAND: endless}) as (peer, _):
+        with pytest.raises(CorruptData, match="sent more replies than it was asked for blobs"):
+            await GrpcBlobService(peer).at_hand([FileNode(DIGEST, len(DATA))])
+
+
 async def test_what_came_before_a_call_broke_is_at_hand() -> None:
     files = [FileNode(Digest.of(data), len(data)) for data in (b"one", b"other")]
 

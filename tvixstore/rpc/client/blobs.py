@@ -139,8 +139,15 @@ class GrpcBlobService(BlobService):
         replies = await self._peer.serve(BLOBS_AT_HAND, files, _MESSAGES_AHEAD) if files else None
         if replies is None:
             return
+        more = len(files) + 1
         async with replies:
             async for batch in replies:
+                more -= 1
+                if more < 0:
+                    # Empty ones, and perhaps without end.
+                    raise CorruptData(
+                        f"{self._peer.name} sent more replies than it was asked for blobs"
+                    )
                 for data in batch:
                     digest = Digest.of(data)
                     left -= len(data)
