@@ -11,7 +11,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from tests.pathinfo.samples import add, memory_content
-from tests.rpc.client.scripted import Script, fails, says, scripted
+from tests.rpc.client.scripted import Script, fails, says, scripted, stalls
 from tests.rpc.client.support import fills_in, front, in_memory
 from tvixstore.castore import Digest, FileNode
 from tvixstore.errors import ConfigError, CorruptData, Unsupported
@@ -137,13 +137,8 @@ async def test_small_blobs_at_hand_come_in_a_call_and_are_held_against_what_was_
                 await GrpcBlobService(peer).at_hand(files)
 
 
-async def test_a_daemon_that_says_nothing_without_end_is_left() -> None:
-    async def endless(stream: Stream[Any, Any]) -> None:
-        await stream.recv_message()
-        while True:
-            await stream.send_message([])
-
-    async with scripted({BLOBS_AT_HAND: endless}) as (peer, _):
+async def test_a_daemon_that_says_nothing_more_often_than_it_was_asked_is_left() -> None:
+    async with scripted({BLOBS_AT_HAND: stalls([], [], [])}) as (peer, _):
         with pytest.raises(CorruptData, match="sent more replies than it was asked for blobs"):
             await GrpcBlobService(peer).at_hand([FileNode(DIGEST, len(DATA))])
 
