@@ -22,6 +22,7 @@ BASE = "http://cache.example/a/b/"
         ("http://u:p@h/p", "http://h/p"),
         ("http://u:p@q@h/p", "http://h/p"),
         ("http://[2001:DB8::0:1]:81/p", "http://[2001:db8::1]:81/p"),
+        ("http://[fe80::1%eth0.1]:81/p", "http://[fe80::1%eth0.1]:81/p"),
         ("http://b\u00fccher.example/", "http://xn--bcher-kva.example/"),
         (
             "http://h/%41%zz/+&=;@:'\"<>\\^`{|}?%2F=%2f",
@@ -51,6 +52,9 @@ def test_what_is_sent(text: str, sent: str) -> None:
         "http://h\r\n/",
         "http://[::x]/",
         "http://[::1/",
+        "http://[fe80::1%]x]/",
+        "http://[fe80::1%a b]/",
+        "http://[fe80::1%a\r\nX: y]/",
         "http://a..b/",
         "http://" + "a" * 64 + "/",
         "http://\ud800/",

@@ -18,6 +18,7 @@ _ABSOLUTE = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.I | re.S
 )
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
+_ZONE = re.compile(r"[A-Za-z0-9._~-]+")
 # What may stand in a request line; the rest (spaces, controls, beyond ASCII) is percent-encoded.
 _SENDABLE = string.ascii_letters + string.digits + string.punctuation
 
@@ -102,7 +103,11 @@ def _split_address(address: str) -> tuple[str, int | None]:
     if digits and not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 1 << 16):
         raise ValueError("its port is not one")
     if host.startswith("[") and host.endswith("]"):
-        host = str(ipaddress.IPv6Address(host[1:-1]))
+        parsed = ipaddress.IPv6Address(host[1:-1])
+        # To Python, anything is a zone.
+        if parsed.scope_id is not None and not _ZONE.fullmatch(parsed.scope_id):
+            raise ValueError("its host is not one")
+        host = str(parsed)
     else:
         host = host.lower() if host.isascii() else host.encode("idna").decode("ascii")
         if not _HOST.fullmatch(host):
