@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.pathinfo.nix.reached import HASH, NARINFO, reach
+from tests.support.certificates import make_authority
 from tvixstore.errors import Unavailable
 from tvixstore.pathinfo.nix.http_client import USER_AGENT
 from tvixstore.pathinfo.nix.http_upstream import HttpUpstream
@@ -169,3 +172,83 @@ async def test_nothing_that_came_from_an_upstream_adds_a_header_to_a_request() -
         with pytest.raises(Unavailable, match="line break"):
             await upstream.open_nar("nar", Resume(1, '"a"\r\nAuthorization: Basic eA=='))
         assert server.heads == []
+
+
+async def test_a_status_below_all_others_is_no_early_hint() -> None:
+    async with answering(b"HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n") as server:
+        async with reach(server.url) as upstream:
+            with pytest.raises(Unavailable, match="it answered 0"):
+                await upstream.narinfo(HASH)
+
+
+async def test_a_redirect_to_what_is_no_address_is_unknown() -> None:
+    answer = b"HTTP/1.1 302 Found\r\nLocation: http://[::1%]x]/\r\nContent-Length: 0\r\n\r\n"
+    async with answering(answer) as server, reach(server.url) as upstream:
+        with pytest.raises(Unavailable, match="redirect cannot be followed: its host is not one"):
+            await upstream.narinfo(HASH)
+
+
+async def test_who_waits_for_an_answer_is_told_that_it_was_closed_here() -> None:
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with (
+        listener,
+        reach(f"http://127.0.0.1:{port}") as upstream,
+        asyncio.TaskGroup() as group,
+    ):
+        waiting = group.create_task(_failure(upstream))
+        await asked.wait()
+        await upstream.aclose()
+    assert "it was closed here" in waiting.result()
+
+
+async def _failure(upstream: Upstream) -> str:
+    with pytest.raises(Unavailable) as raised:
+        await upstream.narinfo(HASH)
+    return str(raised.value)
+
+
+class Greeter(asyncio.Protocol):
+    """Speaks first: `greeting` comes in one piece with the end of the handshake."""
+
+    def __init__(self, greeting: bytes) -> None:
+        self.greeting = greeting
+        self.connections = 0
+        self.open = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.connections += 1
+        self.open += 1
+        transport.write(self.greeting)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.open -= 1
+
+
+@pytest.mark.parametrize("greeting", [b"220 mail.example\r\n", ABSENT])
+async def test_a_server_that_speaks_first_is_left_alone(tmp_path: Path, greeting: bytes) -> None:
+    authority = make_authority(tmp_path / "authority")
+    context = authority.server
+    # With it, the server has the last word of the handshake.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    greeter = Greeter(greeting)
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: greeter, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with listener:
+        async with reach(url, ca_file=authority.ca_file) as upstream:
+            with pytest.raises(Unavailable, match="not HTTP: it came before there was a question"):
+                await upstream.narinfo(HASH)
+        assert greeter.connections == 1
+        async with asyncio.timeout(10):
+            while greeter.open:  # noqa: ASYNC110
+                await asyncio.sleep(0)

@@ -190,6 +190,9 @@ class HttpClient:
             )
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             asked = where(self._settings.name, start, url)
+            if self._closed:
+                # Whatever it looks like from inside.
+                raise Unavailable(f"{asked}: it was closed here") from None
             if isinstance(error, aiohttp.ClientHttpProxyError):
                 self._note_refusal(asked, error.status)
             failure = translate(asked, error)

@@ -107,7 +107,7 @@ class Gets:
             transport.write(sent)
             message, content = await protocol.read()
             # Early hints and the like, before the answer.
-            while message.code < 200 and message.code != _UPGRADE:
+            while 100 <= message.code < 200 and message.code != _UPGRADE:
                 message, content = await protocol.read()
         except BaseException:
             connection.close()
