@@ -119,7 +119,7 @@ class _Job:
 
     async def run(self) -> int:
         from tvixstore.cli.tree_progress import showing
-        from tvixstore.transfer.parallel import in_parallel
+        from tvixstore.parallel import in_parallel
 
         try:
             with showing("importing", quiet=self._quiet) as on_progress:

@@ -33,8 +33,8 @@ from tvixstore.filesystem.nar_hash import absolute
 from tvixstore.filesystem.open_file import OpenFile
 from tvixstore.filesystem.placing import Placing
 from tvixstore.filesystem.spots import Spot
+from tvixstore.parallel import first_of, in_parallel
 from tvixstore.pools import Pools
-from tvixstore.transfer.parallel import first_of, in_parallel
 from tvixstore.tree import Content
 
 # So many batches are under way at a time, and so many files of a batch are read at a time that have

@@ -22,9 +22,9 @@ from tvixstore.filesystem.nar_hash import absolute
 from tvixstore.filesystem.reading import Batch, TreeReading
 from tvixstore.filesystem.walk import LargeFile
 from tvixstore.nix import ContentAddress, NixHash, check_new_name
+from tvixstore.parallel import first_of
 from tvixstore.pathinfo import PathInfo, PathInfoService
 from tvixstore.pools import Pools
-from tvixstore.transfer.parallel import first_of
 from tvixstore.tree import Content
 
 # Batches that are stored at a time, while the next one is read.

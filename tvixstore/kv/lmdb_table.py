@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import lmdb
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 Database: TypeAlias = "lmdb._Database"
+
+Result = TypeVar("Result")
 
 # Lookups made in one go before other tasks get their turn.
 SLICE = 256
@@ -67,41 +69,37 @@ class LmdbTable(KeyValue):
             raise self._engine.translated(error) from error
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        def values(transaction: Transaction, part: Sequence[bytes]) -> list[bytes | None]:
+            return [transaction.get(key, db=self.database) for key in part]
+
+        return await self._look_up(keys, values)
+
+    async def absent(self, keys: Sequence[bytes]) -> list[bytes]:
+        def lacking(transaction: Transaction, part: Sequence[bytes]) -> list[bytes]:
+            # A cursor copies no value, which takes half the time.
+            with transaction.cursor(db=self.database) as cursor:
+                return [key for key in part if not cursor.set_key(key)]
+
+        return await self._look_up(keys, lacking)
+
+    async def _look_up(
+        self,
+        keys: Sequence[bytes],
+        look: Callable[[Transaction, Sequence[bytes]], list[Result]],
+    ) -> list[Result]:
+        """What `look` finds, a slice of the keys at a time."""
         for key in keys:
             check_key(key)
-        values: list[bytes | None] = []
+        found: list[Result] = []
         for begin in range(0, len(keys), SLICE):
             if begin:
                 await asyncio.sleep(0)
             try:
                 with self._engine.begin() as transaction:
-                    values += [
-                        transaction.get(key, db=self.database)
-                        for key in keys[begin : begin + SLICE]
-                    ]
+                    found += look(transaction, keys[begin : begin + SLICE])
             except lmdb.Error as error:
                 raise self._engine.translated(error) from error
-        return values
-
-    async def absent(self, keys: Sequence[bytes]) -> list[bytes]:
-        # By a cursor, which copies no value: half the time of `get_many`.
-        for key in keys:
-            check_key(key)
-        lacking: list[bytes] = []
-        for begin in range(0, len(keys), SLICE):
-            if begin:
-                await asyncio.sleep(0)
-            try:
-                with (
-                    self._engine.begin() as transaction,
-                    transaction.cursor(db=self.database) as cursor,
-                ):
-                    lacking += [
-                        key for key in keys[begin : begin + SLICE] if not cursor.set_key(key)
-                    ]
-            except lmdb.Error as error:
-                raise self._engine.translated(error) from error
-        return lacking
+        return found
 
     async def put_if_absent(self, key: bytes, value: bytes) -> bool:
         if await self.get(key) is not None:

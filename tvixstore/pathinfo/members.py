@@ -7,7 +7,7 @@ path for a while, so that a client that resumes comes to another one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -53,41 +53,30 @@ class PathInfoMembers(PathInfoService):
         description = await self.describe(path_hash)
         if description is None:
             return None
-        verdict = Verdict()
-        members = [*self._nar_members(path_hash)]
+        asked = _Asked(self._in_turn(path_hash))
         index = self._winners.get(path_hash)
         winner = None if index is None else self.members[index]
-        doubt: Exception | None = None
-        while members:
-            member = members.pop(0)
+        while asked.left:
+            member = asked.left.pop(0)
             try:
                 if member.service is not winner and not await _has_nar(member.service, description):
-                    verdict.absent()
+                    asked.verdict.absent()
                     continue
-                info = await member.get(path_hash, others=bool(members) or is_elsewhere())
+                info = await member.get(path_hash, others=asked.others)
             except StorageFull:
                 # That is our own store, which has no more room for what another member has.
                 raise
             except Exception as error:
-                member.failed(error)
-                if not (again := member.once_more(error)):
-                    verdict.failed(member.name, error)
-                elif is_elsewhere():
-                    doubt = error
-                else:
-                    members += again
+                asked.failed(member, error)
                 continue
             if info is None:
-                verdict.absent()
+                asked.verdict.absent()
             elif info.same_nar(description):
                 return info
             else:
                 text = "it now has another NAR than it described"
-                verdict.failed(member.name, Unavailable(text))
-        if doubt is not None:
-            # Those above have somebody else, and come back if he does not have it.
-            raise doubt
-        verdict.conclude()
+                asked.verdict.failed(member.name, Unavailable(text))
+        asked.conclude()
         # Nobody has that NAR. The path itself is absent only if nobody has it with another one.
         now = await self.describe(path_hash)
         if now is not None and not now.same_nar(description):
@@ -102,34 +91,23 @@ class PathInfoMembers(PathInfoService):
         into: PathInfoService | None = None,
     ) -> ByteStream | None:
         path_hash = description.store_path.hash
-        verdict = Verdict()
-        members = [*self._nar_members(path_hash)]
+        asked = _Asked(self._in_turn(path_hash))
         hashed = is_hashed_above() and length is None
         whole = not offset and length is None
-        doubt: Exception | None = None
-        while members:
-            member = members.pop(0)
+        while asked.left:
+            member = asked.left.pop(0)
             try:
-                with hashed_above(hashed or (whole and bool(members))):
-                    others = bool(members) or is_elsewhere()
-                    stream = await member.open_nar(description, offset, length, into, others=others)
+                with hashed_above(hashed or (whole and bool(asked.left))):
+                    stream = await member.open_nar(
+                        description, offset, length, into, others=asked.others
+                    )
             except Exception as error:
-                member.failed(error)
-                if not (again := member.once_more(error)):
-                    verdict.failed(member.name, error)
-                elif is_elsewhere():
-                    doubt = error
-                else:
-                    members += again
+                asked.failed(member, error)
                 continue
-            if stream is None:
-                verdict.absent()
-            else:
-                return NarRelay(description, member, stream, members, into, offset, length)
-        if doubt is not None:
-            # Those above have somebody else, and come back if he does not have it.
-            raise doubt
-        verdict.conclude()
+            if stream is not None:
+                return NarRelay(description, member, stream, asked.left, into, offset, length)
+            asked.verdict.absent()
+        asked.conclude()
         return None
 
     async def put(self, info: PathInfo) -> PathInfo:
@@ -156,19 +134,16 @@ class PathInfoMembers(PathInfoService):
         if not listed:
             raise Unsupported(f"none of {', '.join(self.names)} can be listed")
 
-    def _in_turn(self, path_hash: bytes) -> Iterator[tuple[int, str, PathInfoService]]:
-        """The members with indexes and names: the winner first, whoever failed last comes last."""
+    def _in_turn(self, path_hash: bytes) -> Iterator[NarMember]:
+        """The winner first, whoever failed last comes last."""
         winner = self._winners.get(path_hash)
 
         def turn(index: int) -> tuple[int, bool]:
             return self._set_back.get((path_hash, index)) or 0, index != winner
 
         for index in sorted(range(len(self.members)), key=turn):
-            yield index, self.names[index], self.members[index]
-
-    def _nar_members(self, path_hash: bytes) -> Iterator[NarMember]:
-        for index, name, member in self._in_turn(path_hash):
-            yield NarMember(name, member, self._on_break(path_hash, index))
+            on_break = self._on_break(path_hash, index)
+            yield NarMember(self.names[index], self.members[index], on_break)
 
     def _on_break(self, path_hash: bytes, index: int) -> Callable[[Exception], None]:
         return lambda error: self._failed(path_hash, index, error)
@@ -182,6 +157,36 @@ class PathInfoMembers(PathInfoService):
             key=nixbase32.encode(path_hash),
             reason=str(error) or type(error).__name__,
         )
+
+
+class _Asked:
+    """Members that are asked for a NAR, one after the other; `left` are those to come."""
+
+    def __init__(self, members: Iterable[NarMember]) -> None:
+        self.left = [*members]
+        self.verdict = Verdict()
+        self._doubt: Exception | None = None
+
+    @property
+    def others(self) -> bool:
+        """Whether there is somebody else to ask, here or above."""
+        return bool(self.left) or is_elsewhere()
+
+    def failed(self, member: NarMember, error: Exception) -> None:
+        member.failed(error)
+        if not (again := member.once_more(error)):
+            self.verdict.failed(member.name, error)
+        elif is_elsewhere():
+            self._doubt = error
+        else:
+            self.left += again
+
+    def conclude(self) -> None:
+        """Returns if all said absent, and else raises."""
+        if self._doubt is not None:
+            # Those above have somebody else, and come back if he does not have it.
+            raise self._doubt
+        self.verdict.conclude()
 
 
 async def _has_nar(member: PathInfoService, description: Description) -> bool:

@@ -22,8 +22,8 @@ from tvixstore.castore import (
 )
 from tvixstore.directory.closure import checked_closure, children_first
 from tvixstore.errors import CorruptData, Incomplete
+from tvixstore.parallel import in_parallel
 from tvixstore.policy.lru import Lru
-from tvixstore.transfer.parallel import in_parallel
 from tvixstore.transfer.watcher import Meter
 from tvixstore.tree import Content
 

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tvixstore.parallel import first_of, in_parallel
 from tvixstore.pathinfo import Description
-from tvixstore.transfer.parallel import first_of, in_parallel
 from tvixstore.transfer.plan import AT_ONCE, plan
 from tvixstore.transfer.target import Publish, Source, Target
 from tvixstore.transfer.wanted import Wanted

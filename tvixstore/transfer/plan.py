@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tvixstore.errors import AbsentPath, CorruptData
+from tvixstore.parallel import in_parallel
 from tvixstore.pathinfo import Description, PathInfoService
-from tvixstore.transfer.parallel import in_parallel
 from tvixstore.transfer.wanted import Wanted
 
 # Paths that the source is asked of at a time.

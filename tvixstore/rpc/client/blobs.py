@@ -7,7 +7,7 @@ A part comes from a list only once the whole was verified with it; until then, a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,20 +20,14 @@ from tvixstore.blob.outline import Outline, outline_of, size_of, update
 from tvixstore.blob.read_ahead import ReadAhead
 from tvixstore.castore import EMPTY_DIGEST, Digest, FileNode
 from tvixstore.errors import CorruptData, InvalidData, Unavailable
+from tvixstore.parallel import together
 from tvixstore.policy.lru import Lru
 from tvixstore.rpc.client.call import Unimplemented
 from tvixstore.rpc.client.paced import Sent, Served
 from tvixstore.rpc.client.peer import Peer
-from tvixstore.rpc.client.together import together
+from tvixstore.rpc.client.small_blobs import SmallBlobs
 from tvixstore.rpc.messages import StatBlob
-from tvixstore.rpc.methods import (
-    BLOBS_AT_HAND,
-    LACKING_BLOBS,
-    PUT_BLOB,
-    PUT_BLOBS,
-    READ_BLOB,
-    STAT_BLOB,
-)
+from tvixstore.rpc.methods import PUT_BLOB, READ_BLOB, STAT_BLOB
 from tvixstore.streams import BytesStream, ByteStream
 
 # Blobs up to this size are read in one go: asking for their chunks would take longer.
@@ -46,35 +40,8 @@ _MESSAGES_AHEAD: Final = 8
 # Messages of a put are of these sizes, but for the last.
 _LEAST: Final = 64 << 10
 _MOST: Final = 256 << 10
-# Digests that are asked of in one call, and bytes of small blobs that are put in one.
-_ASKED: Final = 2000
-_CALL: Final = 8 << 20
-# Counted for each blob beside its bytes, so that the digests of a call fit into its reply.
-_OVERHEAD: Final = 96
 # Chunks whose lists are remembered, some 200 bytes each.
 _LISTED: Final = 100_000
-
-
-def _batches(blobs: Sequence[bytes]) -> Iterator[list[Sequence[bytes]]]:
-    """As many messages as make a call, of as many blobs as make a message."""
-    messages: list[Sequence[bytes]] = []
-    message: list[bytes] = []
-    held = sent = 0
-    for data in blobs:
-        if message and held + len(data) > DIRECT:
-            messages.append(message)
-            sent += held
-            message, held = [], 0
-            if sent >= _CALL:
-                yield messages
-                messages, sent = [], 0
-        message.append(data)
-        # What it is in a message, and to whoever holds it.
-        held += len(data) + _OVERHEAD
-    if message:
-        messages.append(message)
-    if messages:
-        yield messages
 
 
 class GrpcBlobService(BlobService):
@@ -82,6 +49,7 @@ class GrpcBlobService(BlobService):
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._small = SmallBlobs(peer, DIRECT)
         self._claims = _Claims(peer)
         # Knows which outlines were verified, and serves parts by them.
         self._verified = VerifyBlobService(self._claims)
@@ -125,50 +93,20 @@ class GrpcBlobService(BlobService):
         asked = [file for file in files if 0 < file.size <= DIRECT]
         # Whoever reads the others connects anew, or hears why that cannot be.
         with suppress(Unimplemented, Unavailable):
-            await self._read_at_hand(asked, contents)
+            await self._small.read(asked, contents)
         found = [contents.get(file.digest) for file in files]
         return [
             data if data is not None and len(data) == file.size else None
             for file, data in zip(files, found, strict=True)
         ]
 
-    async def _read_at_hand(self, files: Sequence[FileNode], contents: dict[Digest, bytes]) -> None:
-        """In one call, where the peer knows that. Raises `Unimplemented`."""
-        left = sum(file.size for file in files)
-        wanted = {file.digest for file in files}
-        replies = await self._peer.serve(BLOBS_AT_HAND, files, _MESSAGES_AHEAD) if files else None
-        if replies is None:
-            return
-        more = len(files) + 1
-        async with replies:
-            async for batch in replies:
-                more -= 1
-                if more < 0:
-                    # Empty ones, and perhaps without end.
-                    raise CorruptData(
-                        f"{self._peer.name} sent more replies than it was asked for blobs"
-                    )
-                for data in batch:
-                    digest = Digest.of(data)
-                    left -= len(data)
-                    if digest not in wanted or left < 0:
-                        raise CorruptData(f"{self._peer.name} sent blobs that were not asked for")
-                    contents[digest] = data
-
     async def lacking(self, digests: Sequence[Digest]) -> set[Digest]:
         asked = [digest for digest in digests if digest != EMPTY_DIGEST]
-        lacking: set[Digest] = set()
         try:
-            for begin in range(0, len(asked), _ASKED):
-                part = asked[begin : begin + _ASKED]
-                answer = await self._peer.ask(LACKING_BLOBS, part)
-                # Whatever else it names was not asked of.
-                lacking.update(part if answer is None else set(answer).intersection(part))
-            return lacking
+            return await self._small.lacking(asked)
         except Unimplemented:
-            pass
-        there = await together(self.has, digests)
-        return {digest for digest, has in zip(digests, there, strict=True) if not has}
+            there = await together(self.has, asked)
+        return {digest for digest, has in zip(asked, there, strict=True) if not has}
 
     async def open_write(self, boundaries: Sequence[int] | None = None) -> BlobWriter:
         return await self._claims.open_write(boundaries)
@@ -186,21 +124,10 @@ class GrpcBlobService(BlobService):
     async def put_many(self, blobs: Sequence[bytes]) -> list[Digest]:
         small = [data for data in blobs if len(data) <= DIRECT]
         try:
-            stored = iter(await self._put_small(small))
+            stored = iter(await self._small.put(small))
         except Unimplemented:
             return await together(self.put, blobs)
         return [next(stored) if len(data) <= DIRECT else await self.put(data) for data in blobs]
-
-    async def _put_small(self, blobs: Sequence[bytes]) -> list[Digest]:
-        """In one call, where the peer knows that. Raises `Unimplemented`."""
-        digests: list[Digest] = []
-        for batch in _batches(blobs):
-            stored = await self._peer.tell(PUT_BLOBS, batch, patient=True)
-            digests += stored
-        expected = [Digest.of(data) for data in blobs]
-        if digests != expected:
-            raise CorruptData(f"{self._peer.name} says that it stored other blobs than were sent")
-        return digests
 
     async def chunks(self, digest: Digest) -> list[Chunk] | None:
         if digest == EMPTY_DIGEST:

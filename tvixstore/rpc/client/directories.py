@@ -15,8 +15,8 @@ from tvixstore.directory import DirectoryPutter, DirectoryService
 from tvixstore.directory.closure import ClosurePutter
 from tvixstore.errors import CorruptData, Incomplete, InvalidData, Unavailable
 from tvixstore.log import Logger
+from tvixstore.parallel import AT_ONCE, together
 from tvixstore.rpc.client.peer import Peer
-from tvixstore.rpc.client.together import AT_ONCE, together
 from tvixstore.rpc.codec import MAX_MESSAGE_BYTES
 from tvixstore.rpc.messages import GetDirectory
 from tvixstore.rpc.methods import GET_DIRECTORY, PUT_DIRECTORY

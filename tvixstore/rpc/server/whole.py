@@ -8,7 +8,7 @@ from typing import Final
 
 from tvixstore.castore import EMPTY_DIGEST, Digest, DirectoryNode, FileNode, Node
 from tvixstore.errors import Incomplete
-from tvixstore.rpc.client.together import together
+from tvixstore.parallel import together
 from tvixstore.tree import Content
 
 # Blobs that are looked for in one go.
