@@ -92,6 +92,7 @@ packages:
 	for program in mandoc fish zsh; do \
 	  command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
+	command -v groff >/dev/null || missing="$$missing groff-base"; \
 	test -z "$$missing" && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as_root=; \
 	elif sudo -n true 2>/dev/null; then as_root=sudo; \

@@ -14,6 +14,7 @@ from tests.nar.trees import File, nar_of
 from tests.pathinfo.samples import secret_key
 from tests.support.caches import make_path
 from tests.support.command import Done, begin, finish, tvix_store
+from tests.support.until import until
 from tvixstore.nix import ContentAddress, NixHash
 
 ON = ("--compose", "compose.toml")
@@ -131,8 +132,7 @@ async def test_it_ends_at_once_while_a_pipe_is_silent(tmp_path: Path) -> None:
     process.stdin.write(NAR[:40])
     await process.stdin.drain()
     # It has opened its state by then, and reads.
-    while not (tmp_path / "state/index/data.mdb").exists():  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until((tmp_path / "state/index/data.mdb").exists)
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(60):
         assert await process.wait() == 130

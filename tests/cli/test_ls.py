@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 
 from tests.nar.trees import File, Link, Tree, trees, write_out
-from tests.support.command import Done, begin, environment, tvix_store
+from tests.support.command import Done, begin, environment, leave, tvix_store
 from tests.support.daemon import PATIENCE, PROGRAM
 from tvixstore.castore import EMPTY_DIGEST, DirectoryNode, FileNode, Node, SymlinkNode
 from tvixstore.cli.listed import Document
@@ -195,12 +195,7 @@ async def test_a_reader_that_goes_away_ends_a_listing_quietly(tmp_path: Path) ->
     done = await tvix_store("import", *ON, "many", cwd=tmp_path)
     for option in ("-R", "-R --json"):
         process = await begin("ls", *ON, *option.split(), done.out.strip(), cwd=tmp_path)
-        assert process.stdout is not None and process.stderr is not None
-        await process.stdout.readexactly(10)
-        process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
-        async with asyncio.timeout(PATIENCE):
-            assert await process.wait() == 141
-            assert await process.stderr.read() == b""
+        assert await leave(process) == (141, "")
 
 
 def found(tree: Tree, above: bytes = b"") -> Iterator[tuple[bytes, Node]]:

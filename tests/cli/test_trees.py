@@ -19,9 +19,10 @@ from tests.library.stores import LOCAL
 from tests.nar.trees import File, Link, Tree, nar_of, read_in, write_out
 from tests.pathinfo.samples import secret_key
 from tests.support.caches import make_path
-from tests.support.command import Done, begin, environment, finish, tvix_store
+from tests.support.command import Done, begin, environment, finish, leave, tvix_store
 from tests.support.composed import ComposedDaemon, graph_text, local_store, tier_over
 from tests.support.daemon import PATIENCE, PROGRAM
+from tests.support.until import until
 from tvixstore.castore import Digest
 from tvixstore.nix import ContentAddress, NixHash
 
@@ -189,12 +190,7 @@ async def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path, tree: Pat
     on = ("--compose", "compose.toml")
     await tvix_store("import", *on, "tree", cwd=tmp_path)
     process = await begin("cat", *on, f"{PATH}/large", cwd=tmp_path)
-    assert process.stdout is not None and process.stderr is not None
-    await process.stdout.readexactly(10)
-    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
-    async with asyncio.timeout(PATIENCE):
-        assert await process.wait() == 141
-        assert await process.stderr.read() == b""
+    assert await leave(process) == (141, "")
 
 
 @pytest.mark.parametrize("line", ["import --json tree", "info --json", "nar"])
@@ -270,9 +266,7 @@ async def test_interrupted_and_called_again_an_import_is_whole(tmp_path: Path) -
     on = ("--compose", "compose.toml")
     for number in (signal.SIGINT, signal.SIGKILL):
         process = await begin("import", *on, "tree", cwd=tmp_path)
-        async with asyncio.timeout(PATIENCE):
-            while not (tmp_path / "state/index/data.mdb").exists():  # noqa: ASYNC110
-                await asyncio.sleep(0)
+        await until((tmp_path / "state/index/data.mdb").exists, PATIENCE)
         process.send_signal(number)
         ended = await finish(process)
         assert ended.code in (130, -signal.SIGKILL) and ended.out == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from tests.evict.stores import LocalStore, open_store
 from tests.nar.trees import File
 from tests.pathinfo.samples import store_path
+from tests.support.until import until
 from tvixstore.errors import StorageFull
 from tvixstore.evict import Candidates, Evictor, Limits, pinned_closures
 from tvixstore.evict.limits import HIGH, LOW
@@ -31,12 +32,6 @@ def names(*numbers: int) -> list[str]:
 async def fill(store: LocalStore, *numbers: int) -> None:
     for number in numbers:
         await store.add(f"path-{number}", File(random.Random(number).randbytes(EACH)))
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def present(store: LocalStore) -> list[int]:

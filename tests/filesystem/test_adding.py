@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import brotli
 import pytest
@@ -60,12 +61,12 @@ async def add(adder: NarAdder, claims: Claims, nar: bytes = NAR, name: str = "a.
 
 
 def addressed(
-    method: Method, nar: bytes, data: bytes, algorithm: Algorithm = "sha256", **kept: object
+    method: Method, nar: bytes, data: bytes, algorithm: Algorithm = "sha256", **kept: Any
 ) -> Claims:
     """What a narinfo says of `nar`, whose address is that of `data`."""
     ca = ContentAddress(method, NixHash(algorithm, hashlib.new(algorithm, data).digest()))
     claims = Claims(path=ca.store_path("a"), ca=ca, nar=NarIdentity(len(nar), sha256(nar)))
-    return replace(claims, **kept)  # type: ignore[arg-type]
+    return replace(claims, **kept)
 
 
 async def check_refused(

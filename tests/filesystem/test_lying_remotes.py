@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -24,6 +24,9 @@ from tvixstore.pools import Pools
 from tvixstore.rpc.client import GrpcBlobService, GrpcDirectoryService, GrpcPathInfoService
 from tvixstore.rpc.methods import GET_DIRECTORY, GET_PATH_INFO, READ_BLOB, STAT_BLOB
 from tvixstore.tree import Content
+
+if TYPE_CHECKING:
+    from grpclib.server import Stream
 
 PATH = StorePath(bytes(range(20)), "app")
 DATA = b"ten bytes."
@@ -103,9 +106,9 @@ async def liar(
     info = PathInfo(store_path=PATH, nar_sha256=bytes(32), nar_size=1, node=DirectoryNode(root, 1))
     whole = [each for said in directories.values() for each in said]
 
-    async def directory(stream: object) -> None:
+    async def directory(stream: Stream[Any, Any]) -> None:
         singly = looks_up(directories, lambda request: request.digest)
-        await singly(_Recursive(stream, whole))  # type: ignore[arg-type]
+        await singly(cast("Stream[Any, Any]", _Recursive(stream, whole)))
 
     script: Script = {
         GET_PATH_INFO: says(info),
@@ -125,19 +128,20 @@ async def liar(
 class _Recursive:
     """A call that is answered with all there is, if that is what was asked for."""
 
-    def __init__(self, stream: object, whole: list[Directory | Raw]) -> None:
+    def __init__(self, stream: Stream[Any, Any], whole: list[Directory | Raw]) -> None:
         self._stream = stream
         self._whole = whole
         self._recursive = False
 
     async def recv_message(self) -> object:
-        request = await self._stream.recv_message()  # type: ignore[attr-defined]
+        request = await self._stream.recv_message()
+        assert request is not None
         self._recursive = request.recursive
         return request
 
     async def send_message(self, reply: object) -> None:
         for each in self._whole if self._recursive else [reply]:
-            await self._stream.send_message(each)  # type: ignore[attr-defined]
+            await self._stream.send_message(each)
 
 
 def _everything(folder: Path) -> set[bytes]:

@@ -18,6 +18,7 @@ from tests.http.support import (
     front_of,
     serving,
 )
+from tests.support.until import until
 from tests.support.virtual_clock import now, virtual_clock
 from tvixstore.access import Access
 from tvixstore.activity import UpstreamState, Watch, Work
@@ -25,8 +26,6 @@ from tvixstore.activity.registry import MOST_WATCHERS
 from tvixstore.http import activity as room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tvixstore.http import HttpFront
 
 TARGET = "/_tvix/activity"
@@ -35,12 +34,6 @@ OFTEN = f"{TARGET}?interval=0.2"
 
 def front(**settings: Any) -> HttpFront:
     return front_of(DescribedPaths(None), **settings)
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 async def chunk(client: Client) -> bytes:

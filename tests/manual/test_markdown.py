@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from manual import compose_page, markdown
 from manual.roff import escaped
+from tests.support.parts import needs
 
 PAGE = compose_page.render()
 
@@ -73,8 +73,7 @@ def test_nothing_of_markdown_is_left() -> None:
 
 
 def test_groff_finds_nothing_in_the_pages(tmp_path: Path) -> None:
-    if shutil.which("groff") is None:
-        pytest.skip("groff is not installed, and mandoc lints them as well")
+    needs("groff")
     page = tmp_path / "page.5"
     page.write_text(PAGE, "utf-8")
     done = subprocess.run(

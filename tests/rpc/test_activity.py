@@ -13,6 +13,7 @@ from grpclib.const import Status
 from tests.directory.samples import LEAF
 from tests.rpc.raw import framed, raw_client
 from tests.rpc.support import serving
+from tests.support.until import until
 from tvixstore.access import Access
 from tvixstore.activity import Work
 from tvixstore.activity.registry import MOST_WATCHERS
@@ -52,9 +53,7 @@ async def test_snapshots_follow_what_is_under_way(served: Served, peer: Peer) ->
             if snapshot["fills"]:
                 break
         assert snapshot["fills"][0]["what"] == "/nix/store/x"
-    async with asyncio.timeout(30):
-        while served.front.activity.watchers["grpc"]:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    await until(lambda: not served.front.activity.watchers["grpc"])
 
 
 async def shown(served: Served, what: str, size: int) -> None:
@@ -94,9 +93,7 @@ async def test_what_a_client_sends_is_shown_while_it_does(
             client.h2.end_stream(number)
             client.flush()
             assert (await client.ended(number)).status is Status.OK
-    async with asyncio.timeout(10):
-        while len(served.front.activity):  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    await until(lambda: not len(served.front.activity))
     assert served.front.activity.snapshot()["totals"]["bytes"] == size
 
 

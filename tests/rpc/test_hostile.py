@@ -14,6 +14,7 @@ from tests.http.support import Store
 from tests.rpc.raw import RawClient, framed, raw_client
 from tests.rpc.support import serving
 from tests.rpc.test_server import EMPTY, GET, STAT, WANTED, Gate, ScopedPaths
+from tests.support.until import until
 from tvixstore.blob import BlobService, Chunk, MemoryBlobService
 from tvixstore.castore import Digest, Directory, DirectoryNode, FileNode, SymlinkNode
 from tvixstore.rpc import methods
@@ -357,18 +358,15 @@ async def test_who_stops_reading_and_leaves_takes_his_calls_with_him(
                 client.h2.increment_flow_control_window(1 << 30, number)
                 client.send(number, framed(READ_BLOB.encode(digest)), end=True)
             (connection,) = served.server._connections.open
-            async with asyncio.timeout(20):
-                while connection.connection.write_ready.is_set():  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)
-                calls = connection.calls()
-                assert len(calls) == len(numbers)
-                for number in numbers:
-                    client.h2.reset_stream(number)
-                client.flush()
-                # They are over, and wait until they may say so.
-                route = ("castore.v1.BlobService/Read", "CANCELLED", "cancelled")
-                while served.counted(*route) < len(numbers):  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)
+            await until(lambda: not connection.connection.write_ready.is_set())
+            calls = connection.calls()
+            assert len(calls) == len(numbers)
+            for number in numbers:
+                client.h2.reset_stream(number)
+            client.flush()
+            # They are over, and wait until they may say so.
+            route = ("castore.v1.BlobService/Read", "CANCELLED", "cancelled")
+            await until(lambda: served.counted(*route) == len(numbers))
         done, left = await asyncio.wait(calls, timeout=20)
         assert len(done) == len(calls) and not left
     assert "Traceback" not in caplog.text

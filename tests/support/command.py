@@ -37,6 +37,15 @@ async def begin(*arguments: str, cwd: Path | None = None) -> asyncio.subprocess.
     )
 
 
+async def leave(process: asyncio.subprocess.Process) -> tuple[int, str]:
+    """Reads the beginning of its output and then no more; how it ends, and what it says of that."""
+    assert process.stdout is not None and process.stderr is not None
+    async with asyncio.timeout(PATIENCE):
+        await process.stdout.readexactly(10)
+        process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+        return await process.wait(), (await process.stderr.read()).decode()
+
+
 async def finish(process: asyncio.subprocess.Process, stdin: bytes = b"") -> Done:
     try:
         async with asyncio.timeout(PATIENCE):

@@ -14,6 +14,7 @@ import pytest
 
 from tests.pathinfo.nix.reached import HASH, NARINFO, reach
 from tests.support.certificates import make_authority
+from tests.support.until import until
 from tvixstore.errors import Unavailable
 from tvixstore.pathinfo.nix.http_client import USER_AGENT
 from tvixstore.pathinfo.nix.http_upstream import HttpUpstream
@@ -135,9 +136,7 @@ async def test_what_comes_while_nobody_asks_is_no_answer_to_the_next_question(
     ):
         assert await upstream.narinfo(HASH) == "text"
         server.writers[0].write(ABSENT)
-        async with asyncio.timeout(10):
-            while not any(kept.should_close for kept in kept_by(upstream)):  # noqa: ASYNC110
-                await asyncio.sleep(0)
+        await until(lambda: any(kept.should_close for kept in kept_by(upstream)))
         assert await upstream.narinfo(HASH) == "text"
         assert server.connections == 2
 
@@ -249,6 +248,4 @@ async def test_a_server_that_speaks_first_is_left_alone(tmp_path: Path, greeting
             with pytest.raises(Unavailable, match="not HTTP: it came before there was a question"):
                 await upstream.narinfo(HASH)
         assert greeter.connections == 1
-        async with asyncio.timeout(10):
-            while greeter.open:  # noqa: ASYNC110
-                await asyncio.sleep(0)
+        await until(lambda: not greeter.open)
